@@ -1,0 +1,71 @@
+"""URIs name scenes, segmenters, features and opponents: ``scheme://path?key=value`` or ``scheme:rest``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from ppd_env.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A parsed URI.
+
+    Args:
+        text: The URI as it was given.
+        scheme: What stands before the first ``:``; the whole text if there is none.
+        path: What stands between the scheme and ``?``, without a leading ``//``.
+        query: The ``key=value`` pairs after ``?``.
+    """
+
+    text: str
+    scheme: str
+    path: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    def require_keys(self, known: Iterable[str]) -> None:
+        """Raise ``ConfigError`` if the query holds a key outside ``known``."""
+        known = sorted(known)
+        for key in self.query:
+            if key not in known:
+                allowed = ", ".join(known) or "none"
+                raise ConfigError(f"{self.text!r}: unknown key {key!r}; known keys: {allowed}.")
+
+    def integer(self, key: str, default: int) -> int:
+        """Return ``query[key]`` as an int, or ``default`` where it is absent.
+
+        Raises:
+            ConfigError: The value is not an integer.
+        """
+        value = self.query.get(key)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise ConfigError(f"{self.text!r}: {key} must be an integer, got {value!r}.") from None
+
+
+def parse_uri(text: str) -> Uri:
+    """Parse ``text``.
+
+    Args:
+        text: For example ``"shapes://train?count=1000&seed=0"``, ``"mini"`` or ``"sam:facebook/sam-vit-base"``.
+
+    Returns:
+        The parts of the URI; the query is empty if there is none.
+
+    Raises:
+        ConfigError: The text is empty or its query is malformed.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"Expected a URI such as 'shapes://train', got {text!r}.")
+    head, _, query = text.partition("?")
+    scheme, _, path = head.partition(":")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ConfigError(f"{text!r}: the part after '?' must be key=value pairs joined by '&'.") from None
+    return Uri(text=text, scheme=scheme, path=path.removeprefix("//"), query=dict(pairs))
