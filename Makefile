@@ -1,0 +1,54 @@
+# `make run` trains both agents on the embedded default and writes the report; `make test` runs every check.
+# Nothing but Python packages is downloaded.
+
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	>/dev/null 2>&1 && echo $$p && break; done)
+NAME ?= default
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev run lint test test-slow clean distclean
+
+help: ## Show what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.agents ## Make the virtual environment and install the packages `ppd run` needs.
+
+dev: $(VENV)/.dev ## The same, with what the tests need.
+
+run: install ## Train, evaluate, report; an interrupted run goes on where it stopped (NAME=..., ARGS="--seed 1").
+	$(BIN)/ppd run --name $(NAME) $(ARGS)
+
+lint: dev ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## Check style and types, run the test suite.
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: dev ## Run the tests that take more than a minute each.
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+clean: ## Remove caches and build outputs (not runs/).
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find ppd_env ppd_agents experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the virtual environment as well.
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed (3.11 is tested); set PYTHON=/path/to/python3."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.agents: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the packages (a few minutes the first time) ..."
+	$(PIP) --editable '.[agents]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.agents
+	$(PIP) --editable '.[agents,dev]' --constraint constraints.txt
+	@touch $@
