@@ -1,0 +1,68 @@
+"""Feature extractors by URI, one of each per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ppd_env.errors import ConfigError
+from ppd_env.features.contract import FeatureExtractor
+from ppd_env.uris import Uri, parse_uri
+
+
+def _fake(uri: Uri, device: torch.device) -> FeatureExtractor:
+    from ppd_env.features.fake import FakeFeatures
+
+    uri.require_keys(())
+    return FakeFeatures(device)
+
+
+def _mini(uri: Uri, device: torch.device) -> FeatureExtractor:
+    from ppd_env.features.mini import MiniFeatures
+
+    uri.require_keys(())
+    return MiniFeatures(device)
+
+
+def _segmenter(uri: Uri, device: torch.device) -> FeatureExtractor:
+    from ppd_env.features.segmenter import SegmenterFeatures
+    from ppd_env.segmenters.registry import load_segmenter
+
+    rest = uri.text.partition(":")[2]
+    if not rest:
+        raise ConfigError("Features 'segmenter' need to know which one: write 'segmenter:mini', for example.")
+    return SegmenterFeatures(load_segmenter(rest, device))
+
+
+LOADERS: dict[str, Callable[[Uri, torch.device], FeatureExtractor]] = {
+    "fake": _fake,
+    "mini": _mini,
+    "segmenter": _segmenter,
+}
+"""Scheme -> loader; add to it to offer features of your own."""
+
+_loaded: dict[tuple[str, str], FeatureExtractor] = {}
+
+
+def load_features(uri: str, device: torch.device | str = "cpu") -> FeatureExtractor:
+    """Return the feature extractor a URI names, loaded once per process and device.
+
+    Args:
+        uri: ``"mini"``, ``"fake"`` or ``"segmenter:SEGMENTER"``.
+        device: A torch device.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        ConfigError: The scheme is unknown or its arguments are wrong.
+    """
+    device = torch.device(device)
+    key = (uri, str(device))
+    if key not in _loaded:
+        parsed = parse_uri(uri)
+        if parsed.scheme not in LOADERS:
+            raise ConfigError(f"Unknown features {uri!r}; known ones: {', '.join(sorted(LOADERS))}.")
+        _loaded[key] = LOADERS[parsed.scheme](parsed, device)
+    return _loaded[key]

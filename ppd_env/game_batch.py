@@ -1,0 +1,259 @@
+"""B games that share a simulator: what every shell and every learner calls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppd_env.errors import PPDError
+from ppd_env.game.actions import action_count, legal_actions, node_of, only_stop
+from ppd_env.game.rules import Move, apply_actions, rewards
+from ppd_env.graph.distances import pairwise_distance
+from ppd_env.simulator import Segmentation, Simulator
+
+INVALID_PENALTY = 0.1
+"""What ``invalid_action="penalty"`` takes off the reward, outside the telescoping sum."""
+
+
+class StepResult(NamedTuple):
+    """What one action in each of k games brought.
+
+    Attributes:
+        reward: (k,) float32, the Dice change, its sign flipped for the attacker.
+        terminated: (k,) bool, STOP, or nothing but STOP is legal now.
+        truncated: (k,) bool, the step budget is used up (never together with ``terminated``).
+        invalid: (k,) bool, the action was illegal.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    invalid: Tensor
+
+
+class Branches(NamedTuple):
+    """What each of K actions of k games' present states would do.
+
+    Attributes:
+        reward: (k, K) float32.
+        status: (k, K, N) int8 afterwards.
+        terminated: (k, K) bool.
+        segmentation: Of the k * K states afterwards, game by game.
+    """
+
+    reward: Tensor
+    status: Tensor
+    terminated: Tensor
+    segmentation: Segmentation
+
+
+class GameBatch:
+    """B games on the scenes of one bank.
+
+    Args:
+        simulator: Decodes the prompt sets.
+        size: B.
+        label_mode: ``"free"``: an attacker may give a node either sign; ``"truth"``: the true one only.
+        allow_stop: STOP is always legal; otherwise only where nothing else is.
+        prompts_per_step: k, prompts one action touches.
+        invalid_action: ``"noop"``, ``"penalty"`` or ``"raise"``.
+
+    Attributes:
+        rows: (B,) int64, each game's row of the bank.
+        status: (B, N) int8.
+        dice, initial_dice, predicted_iou: (B,) float32.
+        logits: (B, h, w) float32, the present masks.
+        steps_left, steps_total: (B,) int64.
+        attacking: (B,) bool.
+        changed: (B, N) bool, nodes the last move touched.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        size: int,
+        *,
+        label_mode: str = "free",
+        allow_stop: bool = True,
+        prompts_per_step: int = 1,
+        invalid_action: str = "noop",
+    ) -> None:
+        self.simulator = simulator
+        self.size = size
+        self.label_mode = label_mode
+        self.allow_stop = allow_stop
+        self.prompts_per_step = prompts_per_step
+        self.invalid_action = invalid_action
+        device, nodes, side = simulator.bank.device, simulator.nodes, simulator.segmenter.low_res
+        self.rows = torch.zeros(size, dtype=torch.int64, device=device)
+        self.status = torch.zeros((size, nodes), dtype=torch.int8, device=device)
+        self.changed = torch.zeros((size, nodes), dtype=torch.bool, device=device)
+        self.dice = torch.zeros(size, device=device)
+        self.initial_dice = torch.zeros(size, device=device)
+        self.predicted_iou = torch.zeros(size, device=device)
+        self.logits = torch.zeros((size, side, side), device=device)
+        self.steps_left = torch.zeros(size, dtype=torch.int64, device=device)
+        self.steps_total = torch.zeros(size, dtype=torch.int64, device=device)
+        self.attacking = torch.zeros(size, dtype=torch.bool, device=device)
+
+    @property
+    def nodes(self) -> int:
+        """N."""
+        return self.status.shape[1]
+
+    def everyone(self) -> Tensor:
+        """Return the indices of all games, (B,) int64."""
+        return torch.arange(self.size, device=self.status.device)
+
+    def begin(self, which: Tensor, rows: Tensor, status: Tensor, steps: Tensor, attacking: Tensor) -> None:
+        """Start the k games ``which`` anew, in one decode batch.
+
+        Args:
+            which: (k,) int64.
+            rows: (k,) int64, rows of the bank.
+            status: (k, N) int8, the prompts they start from.
+            steps: (k,) int64, step budgets.
+            attacking: (k,) bool.
+        """
+        device = self.status.device
+        which, rows, status = which.to(device), rows.to(device), status.to(device)
+        self.rows[which], self.status[which] = rows, status
+        self.steps_left[which] = self.steps_total[which] = steps.to(device)
+        self.attacking[which] = attacking.to(device)
+        self.changed[which] = False
+        self._keep(which, self.simulator.segment(rows, status))
+        self.initial_dice[which] = self.dice[which]
+
+    def change_role(self, which: Tensor, steps: Tensor, attacking: Tensor) -> None:
+        """Hand the games ``which`` to the other role where they stand, with ``steps`` (k,) to play."""
+        self.steps_left[which] = self.steps_total[which] = steps.to(self.status.device)
+        self.attacking[which] = attacking.to(self.status.device)
+
+    def legal(self, which: Tensor | None = None, attacking: Tensor | None = None) -> Tensor:
+        """Mark the legal actions.
+
+        Args:
+            which: (k,) int64, the games asked about; all where None.
+            attacking: (k,) bool, ask for this role instead of the one to move.
+
+        Returns:
+            (k, A) bool.
+        """
+        which = self.everyone() if which is None else which
+        mover = self.attacking[which] if attacking is None else attacking
+        return self._legal(self.rows[which], self.status[which], mover)
+
+    def _legal(self, rows: Tensor, status: Tensor, attacking: Tensor) -> Tensor:
+        truth = self.simulator.bank.truth[rows] if self.label_mode == "truth" else None
+        return legal_actions(status, attacking, truth=truth, allow_stop=self.allow_stop)
+
+    def step(self, actions: Tensor, which: Tensor | None = None) -> StepResult:
+        """Play one action in each of k games, in one decode batch.
+
+        Args:
+            actions: (k,) int64.
+            which: (k,) int64, the games that move; all where None.
+
+        Returns:
+            The result, leading axis k.
+
+        Raises:
+            PPDError: An action is illegal and ``invalid_action`` is ``"raise"``, or outside [0, 2N].
+        """
+        which = self.everyone() if which is None else which.to(self.status.device)
+        actions = actions.to(self.status.device)
+        attacking, before = self.attacking[which], self.dice[which]
+        move = self._move(self.rows[which], self.status[which], actions, attacking)
+        if self.invalid_action == "raise" and bool(move.invalid.any()):
+            raise PPDError(_illegal_message(actions, move.invalid))
+        self.place(which, move.status)
+        self.steps_left[which] -= 1
+        reward = rewards(before, self.dice[which], attacking)
+        if self.invalid_action == "penalty":
+            reward = reward - INVALID_PENALTY * move.invalid
+        terminated = move.stopped | only_stop(self.legal(which))
+        return StepResult(reward, terminated, (self.steps_left[which] <= 0) & ~terminated, move.invalid)
+
+    def place(self, which: Tensor, status: Tensor) -> None:
+        """Put the games ``which`` into ``status`` (k, N); only those whose prompts differ are decoded."""
+        self.changed[which] = status != self.status[which]
+        moved = self.changed[which].any(dim=1)
+        if bool(moved.any()):
+            self._keep(which[moved], self.simulator.segment(self.rows[which[moved]], status[moved]))
+        self.status[which] = status
+
+    @torch.no_grad()
+    def branch(self, actions: Tensor, which: Tensor | None = None) -> Branches:
+        """Tell what each of K actions of the present states would do; nothing changes.
+
+        Equal results are decoded once, in one decode batch; penalties for illegal actions are left out.
+
+        Args:
+            actions: (k, K) int64.
+            which: (k,) int64, the games asked about; all where None.
+
+        Returns:
+            The branches, leading axes (k, K).
+        """
+        which = self.everyone() if which is None else which.to(self.status.device)
+        games, width = actions.shape
+        parent = which.repeat_interleave(width)
+        attacking, rows = self.attacking[parent], self.rows[parent]
+        move = self._move(rows, self.status[parent], actions.to(self.status.device).flatten(), attacking)
+        after = self._present(parent)
+        moved = move.changed.any(dim=1).nonzero().squeeze(1)
+        if len(moved):
+            decoded = self.simulator.segment(rows[moved], move.status[moved])
+            after.dice[moved], after.predicted_iou[moved] = decoded.dice, decoded.predicted_iou
+            after.logits[moved] = decoded.logits
+        reward = rewards(self.dice[parent], after.dice, attacking)
+        terminated = move.stopped | only_stop(self._legal(rows, move.status, attacking))
+        shape = (games, width)
+        return Branches(reward.view(shape), move.status.view(*shape, -1), terminated.view(shape), after)
+
+    def feedback(self, which: Tensor | None = None) -> Tensor:
+        """Return the share of predicted foreground in each node's patch now, (k, N) float32 in [0, 1]."""
+        which = self.everyone() if which is None else which
+        return self.simulator.feedback(self.rows[which], self.logits[which])
+
+    def preview(self, which: Tensor, actions: Tensor, attacking: Tensor) -> Move:
+        """Return what ``actions`` (k,) of a role (k,) bool would do to the prompts; nothing is decoded."""
+        return self._move(self.rows[which], self.status[which], actions.to(self.status.device), attacking)
+
+    def _move(self, rows: Tensor, status: Tensor, actions: Tensor, attacking: Tensor) -> Move:
+        """Apply ``actions`` (k,) to statuses (k, N) of the scenes ``rows`` (k,)."""
+        if bool(((actions < 0) | (actions >= action_count(self.nodes))).any()):
+            raise PPDError(f"Actions must lie in [0, {2 * self.nodes}], got {actions.tolist()}.")
+        distance = None
+        if self.prompts_per_step > 1:
+            features = self.simulator.bank.features
+            chosen = features[rows, node_of(actions, self.nodes)]
+            distance = pairwise_distance(chosen[:, None], features[rows]).squeeze(1)
+        legal = self._legal(rows, status, attacking)
+        return apply_actions(
+            status,
+            actions,
+            attacking,
+            legal,
+            prompts_per_step=self.prompts_per_step,
+            feature_distance=distance,
+        )
+
+    def _present(self, which: Tensor) -> Segmentation:
+        """Return a copy of the present segmentation of the games ``which``."""
+        return Segmentation(self.dice[which], self.predicted_iou[which], self.logits[which])
+
+    def _keep(self, which: Tensor, segmentation: Segmentation) -> None:
+        self.dice[which] = segmentation.dice
+        self.predicted_iou[which] = segmentation.predicted_iou
+        self.logits[which] = segmentation.logits
+
+
+def _illegal_message(actions: Tensor, invalid: Tensor) -> str:
+    listed = ", ".join(str(a) for a in actions[invalid].tolist()[:5])
+    return (
+        f"Illegal action(s) {listed}: choose where the action mask is 1, or make the environment "
+        'with invalid_action="noop".'
+    )

@@ -1,0 +1,53 @@
+"""Segmenters by URI, one of each per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ppd_env.errors import ConfigError
+from ppd_env.segmenters.contract import Segmenter
+from ppd_env.uris import Uri, parse_uri
+
+
+def _fake(uri: Uri, device: torch.device) -> Segmenter:
+    from ppd_env.segmenters.fake import FakeSegmenter
+
+    uri.require_keys(())
+    return FakeSegmenter(device)
+
+
+def _mini(uri: Uri, device: torch.device) -> Segmenter:
+    from ppd_env.segmenters.mini import load_mini
+
+    return load_mini(uri, device)
+
+
+LOADERS: dict[str, Callable[[Uri, torch.device], Segmenter]] = {"fake": _fake, "mini": _mini}
+"""Scheme -> loader; add to it to offer a segmenter of your own."""
+
+_loaded: dict[tuple[str, str], Segmenter] = {}
+
+
+def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
+    """Return the segmenter a URI names, loaded once per process and device.
+
+    Args:
+        uri: ``"mini"`` or ``"fake"``.
+        device: A torch device.
+
+    Returns:
+        The segmenter.
+
+    Raises:
+        ConfigError: The scheme is unknown or its arguments are wrong.
+    """
+    device = torch.device(device)
+    key = (uri, str(device))
+    if key not in _loaded:
+        parsed = parse_uri(uri)
+        if parsed.scheme not in LOADERS:
+            raise ConfigError(f"Unknown segmenter {uri!r}; known ones: {', '.join(sorted(LOADERS))}.")
+        _loaded[key] = LOADERS[parsed.scheme](parsed, device)
+    return _loaded[key]

@@ -1,0 +1,153 @@
+"""A scene bank bound to its segmenter: statuses in, masks and their Dice out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ppd_env.game.actions import INACTIVE, POSITIVE
+from ppd_env.metrics import batch_dice
+from ppd_env.segmenters.contract import ABSENT, Segmenter
+from ppd_env.segmenters.letterbox import upscale_logits
+
+if TYPE_CHECKING:
+    from ppd_env.scenes.bank import SceneBank
+
+EMPTY_LOGIT = -10.0
+"""Logit of every cell of a game without prompts: nothing is decoded, the mask is empty."""
+
+FEEDBACK_SAMPLES = 4
+"""Samples per patch side when the predicted foreground of a patch is measured."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the segmenter made of B prompt sets.
+
+    Args:
+        dice: (B,) float32, Dice of the low-resolution mask in the valid area.
+        predicted_iou: (B,) float32, the segmenter's own estimate; 0 without prompts.
+        logits: (B, h, w) float32, threshold 0; ``EMPTY_LOGIT`` everywhere without prompts.
+    """
+
+    dice: Tensor
+    predicted_iou: Tensor
+    logits: Tensor
+
+    def __getitem__(self, which: Tensor) -> Segmentation:
+        """Return the prompt sets ``which`` (index tensor)."""
+        return Segmentation(self.dice[which], self.predicted_iou[which], self.logits[which])
+
+
+class Simulator:
+    """Decodes prompt sets of a bank's scenes in large, nearly even batches.
+
+    Args:
+        bank: The scenes.
+        segmenter: The segmenter whose embedding the bank holds.
+        max_batch: Prompt sets decoded at once.
+    """
+
+    def __init__(self, bank: SceneBank, segmenter: Segmenter, max_batch: int = 64) -> None:
+        self.bank = bank
+        self.segmenter = segmenter
+        self.max_batch = max_batch
+
+    @property
+    def nodes(self) -> int:
+        """N, nodes per scene."""
+        return self.bank.features.shape[1]
+
+    @torch.no_grad()
+    def segment(self, rows: Tensor, status: Tensor) -> Segmentation:
+        """Segment B prompt sets; equal ones are decoded once, empty ones not at all.
+
+        Args:
+            rows: (B,) int64, rows of the bank.
+            status: (B, N) int8.
+
+        Returns:
+            The masks and their Dice, on the bank's device.
+        """
+        rows, status = rows.to(self.bank.device), status.to(self.bank.device)
+        keys = torch.cat([rows[:, None].to(torch.int32), status.to(torch.int32)], dim=1)
+        unique, inverse = keys.unique(dim=0, return_inverse=True)
+        if len(unique) < len(keys):
+            return self._decode(unique[:, 0].to(torch.int64), unique[:, 1:].to(torch.int8))[inverse]
+        return self._decode(rows, status)
+
+    def _decode(self, rows: Tensor, status: Tensor) -> Segmentation:
+        """Decode all sets that hold a prompt, smallest first so that a chunk pads little."""
+        side, device = self.segmenter.low_res, self.bank.device
+        logits = torch.full((len(rows), side, side), EMPTY_LOGIT, device=device)
+        predicted = torch.zeros(len(rows), device=device)
+        counts = (status != INACTIVE).sum(dim=1)
+        order = counts.argsort()
+        order = order[counts[order] > 0]
+        for chunk in order.split(self.max_batch):
+            points, labels = self._prompts(rows[chunk], status[chunk], int(counts[chunk[-1]]))
+            # Results are copied out: tensors born in inference mode could not serve as training targets.
+            with torch.inference_mode():
+                masks, estimate = self.segmenter.decode(self.bank.embedding, points, labels, rows=rows[chunk])
+            logits[chunk], predicted[chunk] = masks[:, 0], estimate[:, 0]
+        score = batch_dice(logits > 0, self.bank.target[rows], self.bank.valid[rows])
+        return Segmentation(score, predicted, logits)
+
+    def _prompts(self, rows: Tensor, status: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Gather active nodes: points (B, width, 2) float32, labels (B, width) int64, absent slots last."""
+        slots = (status == INACTIVE).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+        held = status.gather(1, slots)
+        labels = (held == POSITIVE).long().masked_fill(held == INACTIVE, ABSENT)
+        return self.bank.points[rows[:, None], slots], labels
+
+    @torch.no_grad()
+    def feedback(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return the share of predicted foreground in each node's patch; it uses no ground truth.
+
+        Args:
+            rows: (B,) int64.
+            logits: (B, h, w) float32.
+
+        Returns:
+            (B, N) float32 in [0, 1].
+        """
+        samples = self.bank.grid * FEEDBACK_SAMPLES
+        axis = (torch.arange(samples, device=logits.device) + 0.5) / samples
+        extent = self._extent(rows) * 2 / logits.shape[-1]
+        y = axis[None, :, None] * extent[:, :1, None] - 1
+        x = axis[None, None, :] * extent[:, 1:, None] - 1
+        where = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
+        mask = (logits > 0).to(torch.float32)[:, None]
+        drawn = F.grid_sample(mask, where, mode="nearest", align_corners=False)
+        return F.avg_pool2d(drawn, FEEDBACK_SAMPLES).flatten(1)
+
+    def _extent(self, rows: Tensor) -> Tensor:
+        """Return the (height, width) of each image inside the low-resolution square, (B, 2) float32 cells."""
+        valid = self.bank.valid[rows]
+        return torch.stack([valid.any(dim=2).sum(dim=1), valid.any(dim=1).sum(dim=1)], dim=1).float()
+
+    @torch.no_grad()
+    def native_masks(self, rows: Tensor, status: Tensor) -> list[np.ndarray]:
+        """Segment B prompt sets at native size.
+
+        Args:
+            rows: (B,) int64.
+            status: (B, N) int8.
+
+        Returns:
+            B masks, (H, W) bool each.
+        """
+        return self.masks_at_native_size(rows, self.segment(rows, status).logits)
+
+    def masks_at_native_size(self, rows: Tensor, logits: Tensor) -> list[np.ndarray]:
+        """Bring logits (B, h, w) to native size and threshold them: B masks, (H, W) bool each."""
+        sizes = self.bank.embedding.sizes[rows.to(self.bank.device)].tolist()
+        return [
+            (upscale_logits(one, (int(height), int(width))) > 0).cpu().numpy()
+            for one, (height, width) in zip(logits, sizes, strict=True)
+        ]
