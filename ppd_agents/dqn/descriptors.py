@@ -1,0 +1,157 @@
+"""What the graph Q-network sees of a node: how the active prompts of each sign lie around it in both spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+POSITIVE, NEGATIVE = 1, 2
+"""Statuses of active nodes, as in the game."""
+
+_FAR = 2.0
+"""Stands for the distance to a sign that has no active prompt; both spaces reach about 1.5."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Centres of the joint soft histogram of (feature distance, physical distance).
+
+    Feature bins are evenly spaced; physical ones double their spacing, so that neighbours are told
+    apart more finely than far nodes. Each distance is shared between its two nearest centres.
+
+    Args:
+        feature: Number of feature bins; the last one holds everything farther away.
+        feature_width: Distance between two feature centres.
+        physical: Number of physical bins; the last one holds everything farther away.
+        physical_scale: Centre k lies at ``physical_scale * (2**k - 1)``.
+    """
+
+    feature: int = 8
+    feature_width: float = 0.2
+    physical: int = 6
+    physical_scale: float = 0.05
+
+    @property
+    def size(self) -> int:
+        """Cells of one histogram."""
+        return self.feature * self.physical
+
+
+def descriptor_size(bins: Bins) -> int:
+    """Return D, the length of a node's descriptor."""
+    return 4 * bins.size + 8 + 3 + 3
+
+
+@dataclass(frozen=True)
+class ActiveSet:
+    """The active nodes of B states, padded to the largest set.
+
+    Args:
+        nodes: (B, n) int64, ascending; 0 where padded.
+        present: (B, n) bool, False where padded.
+        positive: (B, n) bool, the sign of each present node.
+    """
+
+    nodes: Tensor
+    present: Tensor
+    positive: Tensor
+
+
+def active_set(status: Tensor) -> ActiveSet:
+    """Gather the active nodes of each state.
+
+    Args:
+        status: (B, N) int8.
+
+    Returns:
+        The active nodes; n is at least 1 even if nothing is active.
+    """
+    active = status > 0
+    slots = active.cumsum(1) - 1
+    width = max(1, int(slots[:, -1].max()) + 1) if len(status) else 1
+    batch, node = active.nonzero(as_tuple=True)
+    slot = slots[batch, node]
+    nodes = torch.zeros((len(status), width), dtype=torch.int64, device=status.device)
+    present = torch.zeros((len(status), width), dtype=torch.bool, device=status.device)
+    nodes[batch, slot] = node
+    present[batch, slot] = True
+    return ActiveSet(nodes, present, present & (status.gather(1, nodes) == POSITIVE))
+
+
+def chunks(batch: int, pairs_per_state: int, limit: int = 1_500_000) -> Iterator[slice]:
+    """Cut a batch so that no part compares more than ``limit`` pairs of nodes (one state at least)."""
+    size = max(1, limit // max(1, pairs_per_state))
+    for start in range(0, batch, size):
+        yield slice(start, start + size)
+
+
+def describe(
+    features: Tensor, positions: Tensor, rows: Tensor, status: Tensor, nodes: Tensor, active: ActiveSet, bins: Bins
+) -> Tensor:
+    """Describe chosen nodes of B states by joint soft histograms of their distances to the active prompts.
+
+    Cost is O(M n d) per state for M chosen nodes and n active ones; nothing of size N x N is formed.
+
+    Args:
+        features: (S, N, d) float32, scaled so that everyday distances are about 1.
+        positions: (N, 2) float32 in [0, 1].
+        rows: (B,) int64, the scene of each state.
+        status: (B, N) int8.
+        nodes: (B, M) int64, the nodes to describe.
+        active: The active nodes of ``status``.
+        bins: Centres of the histogram.
+
+    Returns:
+        (B, M, D) float32: log-counts and shares of each histogram cell for both signs, smallest and mean
+        distance in both spaces for both signs, own status, log-counts of both signs and their share.
+    """
+    feature, physical = _distances(features, positions, rows, nodes, active)
+    other = active.present[:, None] & (active.nodes[:, None] != nodes[:, :, None])
+    parts: list[Tensor] = []
+    totals: list[Tensor] = []
+    kernel_f = _hat(feature / bins.feature_width, bins.feature)
+    kernel_p = _hat(torch.log2(1 + physical / bins.physical_scale), bins.physical).transpose(-1, -2)
+    for wanted in (True, False):
+        mine = other & (active.positive == wanted)[:, None]
+        weight = mine.to(feature.dtype)
+        counts = torch.matmul(kernel_f * weight[:, :, None], kernel_p).flatten(2)
+        total = weight.sum(-1, keepdim=True)
+        parts += [counts.log1p(), counts / total.clamp_min(1)]
+        for distance in (feature, physical):
+            smallest = distance.masked_fill(~mine, _FAR).amin(-1, keepdim=True)
+            mean = (distance * weight).sum(-1, keepdim=True) / total.clamp_min(1)
+            parts += [smallest, torch.where(total > 0, mean, _FAR)]
+        totals.append(total)
+    own = status.gather(1, nodes)
+    kinds = torch.stack([own == kind for kind in (0, POSITIVE, NEGATIVE)], dim=-1).to(feature.dtype)
+    share = totals[0] / (totals[0] + totals[1]).clamp_min(1)
+    return torch.cat([*parts, kinds, *(t.log1p() for t in totals), share], dim=-1)
+
+
+def _distances(
+    features: Tensor, positions: Tensor, rows: Tensor, nodes: Tensor, active: ActiveSet
+) -> tuple[Tensor, Tensor]:
+    """Return the feature and the physical distance of each chosen node to each active one, (B, M, n) each."""
+    count = features.shape[1]
+    flat = features.reshape(-1, features.shape[-1])
+    start = rows[:, None] * count
+    ours = flat[start + nodes]
+    theirs = flat[start + active.nodes]
+    square = torch.baddbmm(
+        theirs.square().sum(-1)[:, None] + ours.square().sum(-1)[:, :, None],
+        ours,
+        theirs.transpose(1, 2),
+        alpha=-2.0,
+    )
+    offset = positions[nodes][:, :, None] - positions[active.nodes][:, None]
+    return square.clamp_min(0).sqrt(), offset.square().sum(-1).sqrt()
+
+
+def _hat(place: Tensor, count: int) -> Tensor:
+    """Share each place between its two nearest of ``count`` integer centres: (B, M, n) -> (B, M, count, n)."""
+    centres = torch.arange(count, dtype=place.dtype, device=place.device)[:, None]
+    distance = place.clamp(max=count - 1)[:, :, None] - centres
+    return distance.abs_().neg_().add_(1).relu_()

@@ -1,0 +1,225 @@
+"""The graph Q-network: one value per candidate from the dual-space graph, for any number of nodes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ppd_agents.dqn.descriptors import ActiveSet, Bins, active_set, chunks, describe, descriptor_size
+from ppd_env.errors import ConfigError
+
+Role = Literal["attacker", "defender"]
+_CONTEXT = 32
+
+
+@dataclass(frozen=True)
+class QNetworkConfig:
+    """Shape and inputs of a ``GraphQNetwork``.
+
+    Args:
+        role: The attacker values activating inactive nodes, the defender removing active ones.
+        bins: Centres of the distance histograms.
+        hidden: Width of the hidden layers.
+        layers: Number of hidden layers.
+        context: Add the mean descriptor of the active prompts of each sign (costs O(n^2 d) per state).
+        raw_features: Length d of the node features to add as they are; 0 leaves them out.
+        use_positions: Add the node's (x, y).
+        use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
+            over the active prompts of each sign, and the predicted IoU.
+    """
+
+    role: Role = "attacker"
+    bins: Bins = Bins()
+    hidden: int = 160
+    layers: int = 2
+    context: bool = False
+    raw_features: int = 0
+    use_positions: bool = False
+    use_feedback: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if self.role not in ("attacker", "defender"):
+            raise ConfigError(f"role must be 'attacker' or 'defender', got {self.role!r}.")
+        if self.hidden < 1 or self.layers < 1 or self.raw_features < 0:
+            raise ConfigError("hidden and layers must be at least 1, raw_features at least 0.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers and strings."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> QNetworkConfig:
+        """Build a configuration from ``to_json``'s answer.
+
+        Raises:
+            ConfigError: A key is unknown.
+        """
+        values = dict(values)
+        for kind, given in ((QNetworkConfig, values), (Bins, values.get("bins", {}))):
+            unknown = set(given) - {f.name for f in fields(kind)}
+            if unknown:
+                raise ConfigError(f"Unknown keys in a Q-network configuration: {', '.join(sorted(unknown))}.")
+        values["bins"] = Bins(**values.get("bins", {}))
+        return QNetworkConfig(**values)
+
+
+@dataclass(frozen=True)
+class GraphState:
+    """B states of the game as the Q-network takes them.
+
+    Args:
+        features: (S, N, d) float32 patch features of S scenes.
+        positions: (N, 2) float32 in [0, 1].
+        rows: (B,) int64, the scene of each state.
+        status: (B, N) int8.
+        feedback: (B, N) float32 share of predicted foreground per node, or None.
+        predicted_iou: (B,) float32 in [0, 1], or None.
+    """
+
+    features: Tensor
+    positions: Tensor
+    rows: Tensor
+    status: Tensor
+    feedback: Tensor | None = None
+    predicted_iou: Tensor | None = None
+
+    def part(self, chosen: slice) -> GraphState:
+        """Return some of the states."""
+        return GraphState(
+            self.features,
+            self.positions,
+            self.rows[chosen],
+            self.status[chosen],
+            None if self.feedback is None else self.feedback[chosen],
+            None if self.predicted_iou is None else self.predicted_iou[chosen],
+        )
+
+
+class GraphQNetwork(nn.Module):
+    """Value every candidate of a state by what lies around it in feature space and in the image.
+
+    A node's descriptor (``descriptors.describe``) goes through a small MLP that is shared by all nodes, so
+    relabelling the nodes relabels the values, and a network trained on one grid runs on any other. STOP is
+    worth 0 by construction: the reward is a change of Dice, and stopping changes nothing.
+    """
+
+    def __init__(self, config: QNetworkConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        size = descriptor_size(config.bins) + config.raw_features
+        size += 2 * config.use_positions + 4 * config.use_feedback
+        if config.context:
+            self.context = nn.Linear(2 * descriptor_size(config.bins), _CONTEXT)
+            size += _CONTEXT
+        layers: list[nn.Module] = []
+        for width in [size] + [config.hidden] * (config.layers - 1):
+            layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.GELU()]
+        self.trunk = nn.Sequential(*layers, nn.Linear(config.hidden, 2))
+        self.reset(generator)
+
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        """Draw new weights from ``generator`` (torch's own where None); values start close to 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                bound = 1 / math.sqrt(module.in_features)
+                for parameter in (module.weight, module.bias):
+                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        last = self.trunk[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+
+    def forward(self, state: GraphState) -> Tensor:
+        """Value all candidates and STOP.
+
+        Args:
+            state: B states.
+
+        Returns:
+            (B, 2N + 1) float32: (positive, node) for each node, (negative, node) for each node, STOP = 0. The
+            defender's candidates that are not active hold 0 too: they are never legal.
+        """
+        status = state.status
+        count = status.shape[1]
+        active = active_set(status)
+        everything = torch.arange(count, device=status.device).expand_as(status)
+        nodes = active.nodes if self.config.role == "defender" else everything
+        parts = [
+            self._values(
+                state.part(part),
+                nodes[part],
+                ActiveSet(active.nodes[part], active.present[part], active.positive[part]),
+            )
+            for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1])
+        ]
+        values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
+        out = values.new_zeros((len(status), 2 * count + 1))
+        if self.config.role == "attacker":
+            out[:, : 2 * count] = values.transpose(1, 2).flatten(1)
+            return out
+        chosen = torch.where(active.positive, values[..., 0], values[..., 1])
+        columns = nodes + count * (~active.positive)
+        # Padded slots repeat node 0: they must not overwrite its value.
+        return out.scatter_add(1, columns, chosen * active.present)
+
+    def q_of(self, state: GraphState, actions: Tensor) -> Tensor:
+        """Value chosen actions only, at the cost of their nodes.
+
+        Args:
+            state: B states.
+            actions: (B,) or (B, K) int64 in [0, 2N]; the defender's must be active candidates.
+
+        Returns:
+            float32 of the same shape as ``actions``.
+        """
+        count = state.status.shape[1]
+        wide = actions if actions.dim() == 2 else actions[:, None]
+        values = self._values(state, wide % count, active_set(state.status))
+        picked = values.gather(2, (wide // count).clamp(max=1)[..., None])[..., 0]
+        return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
+
+    def _values(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
+        """Return the (positive, negative) value of chosen nodes, (B, M, 2)."""
+        about = (state.features, state.positions, state.rows, state.status)
+        parts = [describe(*about, nodes, active, self.config.bins)]
+        if self.config.raw_features:
+            parts.append(state.features[state.rows[:, None], nodes])
+        if self.config.use_positions:
+            parts.append(state.positions[nodes])
+        if self.config.use_feedback:
+            parts.append(_feedback(state, nodes, active))
+        if self.config.context:
+            described = describe(*about, active.nodes, active, self.config.bins)
+            pooled = [_mean(described, active.positive), _mean(described, active.present & ~active.positive)]
+            context = self.context(torch.cat(pooled, dim=-1))
+            parts.append(context[:, None].expand(-1, nodes.shape[1], -1))
+        values: Tensor = self.trunk(torch.cat(parts, dim=-1))
+        return values
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Average (B, n, D) over the ``chosen`` (B, n) slots; zeros where there is none."""
+    weight = chosen[..., None].to(values.dtype)
+    return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
+    """Return the segmenter's answer at chosen nodes and over the prompts, (B, M, 4)."""
+    if state.feedback is None or state.predicted_iou is None:
+        raise ConfigError("This Q-network was built with feedback: give it feedback and predicted_iou.")
+    at_active = state.feedback.gather(1, active.nodes)[..., None]
+    whole = torch.cat(
+        [
+            _mean(at_active, active.positive),
+            _mean(at_active, active.present & ~active.positive),
+            state.predicted_iou[:, None],
+        ],
+        dim=-1,
+    )
+    return torch.cat([state.feedback.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1)
