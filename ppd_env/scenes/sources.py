@@ -1,0 +1,56 @@
+"""Scene sources by URI, one of each per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ppd_env.errors import ConfigError
+from ppd_env.scenes.scene import SceneSource
+from ppd_env.uris import Uri, parse_uri
+
+
+def _shapes(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.shapes import ShapesSource
+
+    return ShapesSource(uri)
+
+
+def _photos(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.photos import PhotosSource
+
+    return PhotosSource(uri)
+
+
+def _folder(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.folder import FolderSource
+
+    return FolderSource(uri)
+
+
+OPENERS: dict[str, Callable[[Uri], SceneSource]] = {"shapes": _shapes, "photos": _photos, "folder": _folder}
+"""Scheme -> opener; add to it to offer scenes of your own."""
+
+_opened: dict[str, SceneSource] = {}
+
+
+def open_source(uri: str) -> SceneSource:
+    """Return the scenes a URI names, opened once per process.
+
+    Args:
+        uri: For example ``"shapes://train?count=1000&seed=0"``, ``"photos://test"`` or
+            ``"folder:///data/mine?images=images&masks=masks"``.
+
+    Returns:
+        The source.
+
+    Raises:
+        ConfigError: The scheme is unknown or its arguments are wrong.
+        SceneError: The folder it names is missing or holds no images.
+    """
+    if uri not in _opened:
+        parsed = parse_uri(uri)
+        if parsed.scheme not in OPENERS:
+            known = ", ".join(f"{scheme}://" for scheme in sorted(OPENERS))
+            raise ConfigError(f"Unknown scenes {uri!r}; known schemes: {known}.")
+        _opened[uri] = OPENERS[parsed.scheme](parsed)
+    return _opened[uri]
