@@ -1,8 +1,8 @@
 """The scene bank's disk cache: one folder per bank, holding ``tensors.safetensors`` and ``manifest.json``.
 
 A folder's name is the hash of everything that decides its content. It is written aside and then renamed, so a
-reader sees a whole bank or none, however many processes build the same one. Whatever cannot be read, or is not
-what its name says, is built again.
+reader sees a whole bank or none, however many processes build the same one. Whatever cannot be read, or is
+not what its name says, is built again.
 """
 
 from __future__ import annotations
