@@ -1,4 +1,4 @@
-"""What the graph Q-network sees of a node: how the active prompts of each sign lie around it in both spaces."""
+"""What the Q-network sees of a node: how the active prompts of each sign lie around it in both spaces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-POSITIVE, NEGATIVE = 1, 2
-"""Statuses of active nodes, as in the game."""
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
 _FAR = 2.0
 """Stands for the distance to a sign that has no active prompt; both spaces reach about 1.5."""
@@ -69,7 +68,7 @@ def active_set(status: Tensor) -> ActiveSet:
     Returns:
         The active nodes; n is at least 1 even if nothing is active.
     """
-    active = status > 0
+    active = status != INACTIVE
     slots = active.cumsum(1) - 1
     width = max(1, int(slots[:, -1].max()) + 1) if len(status) else 1
     batch, node = active.nonzero(as_tuple=True)
@@ -89,7 +88,13 @@ def chunks(batch: int, pairs_per_state: int, limit: int = 1_500_000) -> Iterator
 
 
 def describe(
-    features: Tensor, positions: Tensor, rows: Tensor, status: Tensor, nodes: Tensor, active: ActiveSet, bins: Bins
+    features: Tensor,
+    positions: Tensor,
+    rows: Tensor,
+    status: Tensor,
+    nodes: Tensor,
+    active: ActiveSet,
+    bins: Bins,
 ) -> Tensor:
     """Describe chosen nodes of B states by joint soft histograms of their distances to the active prompts.
 
@@ -126,7 +131,7 @@ def describe(
             parts += [smallest, torch.where(total > 0, mean, _FAR)]
         totals.append(total)
     own = status.gather(1, nodes)
-    kinds = torch.stack([own == kind for kind in (0, POSITIVE, NEGATIVE)], dim=-1).to(feature.dtype)
+    kinds = torch.stack([own == kind for kind in (INACTIVE, POSITIVE, NEGATIVE)], dim=-1).to(feature.dtype)
     share = totals[0] / (totals[0] + totals[1]).clamp_min(1)
     return torch.cat([*parts, kinds, *(t.log1p() for t in totals), share], dim=-1)
 
@@ -151,7 +156,7 @@ def _distances(
 
 
 def _hat(place: Tensor, count: int) -> Tensor:
-    """Share each place between its two nearest of ``count`` integer centres: (B, M, n) -> (B, M, count, n)."""
+    """Share each place between its two nearest integer centres: (B, M, n) -> (B, M, count, n)."""
     centres = torch.arange(count, dtype=place.dtype, device=place.device)[:, None]
     distance = place.clamp(max=count - 1)[:, :, None] - centres
     return distance.abs_().neg_().add_(1).relu_()

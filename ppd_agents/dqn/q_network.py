@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppd_agents.dqn.descriptors import ActiveSet, Bins, active_set, chunks, describe, descriptor_size
 from ppd_env.errors import ConfigError
+from ppd_env.game.actions import Role
 
-Role = Literal["attacker", "defender"]
 _CONTEXT = 32
 
 
@@ -33,7 +33,7 @@ class QNetworkConfig:
     """
 
     role: Role = "attacker"
-    bins: Bins = Bins()
+    bins: Bins = field(default_factory=Bins)
     hidden: int = 160
     layers: int = 2
     context: bool = False
@@ -222,4 +222,6 @@ def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
         ],
         dim=-1,
     )
-    return torch.cat([state.feedback.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1)
+    return torch.cat(
+        [state.feedback.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1
+    )

@@ -1,0 +1,259 @@
+"""DQN that never plays, tries, prefers or bootstraps from an illegal action."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN
+from stable_baselines3.common.base_class import BasePolicy
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from ppd_agents.dqn.exploration import (
+    EpsilonSchedule,
+    check_masks,
+    draw_branches,
+    draw_legal,
+    epsilon_greedy,
+    mask_values,
+    masked_argmax,
+)
+from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
+from ppd_agents.dqn.q_network import QNetworkConfig
+from ppd_agents.dqn.replay import SceneReplayBuffer, Transitions
+from ppd_env.errors import PPDError
+
+Observation = dict[str, Any]
+
+
+class MaskedDQN(DQN):
+    """SB3's DQN with action masks, branching and its own random generator.
+
+    The mask of legal actions (``observation["action_mask"]``) acts in four places: warm-up, the epsilon
+    branch, the greedy argmax and the maximum in the target. It trains on compact observations (scene row and
+    status, with ``SceneReplayBuffer``) or, through SB3's ``DummyVecEnv``, on the plain environment's.
+
+    Args:
+        policy: ``"GraphPolicy"`` or a subclass of it.
+        env: A ``GameVecEnv``, or anything SB3 takes whose observations have ``status`` and ``action_mask``.
+        network: Shape of the Q-network, and the role that is learned.
+        scenes: (features (S, N, d), positions (N, 2)) where observations are compact.
+        truth: (S, N) bool where the attacker may only give a node its true sign.
+        rng: The generator all exploration and replay draws come from, or its seed.
+        gamma: Discount; 0 learns the one-step worth of an action. The papers do not give it.
+        reward_scale: Rewards are multiplied by it, so that the Huber loss works where Dice changes lie.
+        double: The online network picks the action the target network values (van Hasselt et al., 2016).
+        branches: K, further legal actions of each visited state, tried in one decode batch and stored.
+        branch_greedy: Share of K chosen by Q-value instead of uniformly.
+        epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
+        **kwargs: SB3's DQN arguments.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GraphPolicy": GraphPolicy}
+    q_net: ObservationQNet  # type: ignore[assignment]
+    q_net_target: ObservationQNet  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[GraphPolicy],
+        env: Any,
+        *,
+        network: QNetworkConfig | None = None,
+        scenes: tuple[Tensor, Tensor] | None = None,
+        truth: Tensor | None = None,
+        rng: np.random.Generator | int = 0,
+        gamma: float = 0.0,
+        reward_scale: float = 10.0,
+        double: bool = False,
+        branches: int = 0,
+        branch_greedy: float = 0.5,
+        epsilon: EpsilonSchedule | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.rng = np.random.default_rng(rng)
+        self.network_config = network or QNetworkConfig()
+        self.truth = truth
+        self.reward_scale, self.double = reward_scale, double
+        self.branches, self.branch_greedy = branches, branch_greedy
+        self.epsilon = epsilon
+        own = {"network": self.network_config, "scenes": scenes, "init_seed": int(self.rng.integers(2**31))}
+        policy_kwargs = own | dict(kwargs.pop("policy_kwargs", None) or {})
+        super().__init__(policy, env, gamma=gamma, policy_kwargs=policy_kwargs, **kwargs)
+
+    def _setup_model(self) -> None:
+        space = self.observation_space
+        compact = (
+            isinstance(space, spaces.Dict) and "scene" in space.spaces and "features" not in space.spaces
+        )
+        if compact and self.replay_buffer_class is None:
+            self.replay_buffer_class = SceneReplayBuffer
+            attacking = self.network_config.role == "attacker"
+            self.replay_buffer_kwargs = {"attacking": attacking, "rng": self.rng, "truth": self.truth}
+        super()._setup_model()
+        if self.epsilon is not None:
+            self.exploration_rate = self.epsilon.value
+
+    def tensors(self, observation: Observation) -> tuple[dict[str, Tensor], Tensor]:
+        """Return a batch of observations as tensors and its masks (B, A) bool.
+
+        Raises:
+            PPDError: A mask is all zero.
+        """
+        tensors, _ = self.policy.obs_to_tensor(observation)
+        assert isinstance(tensors, dict)
+        masks = tensors["action_mask"].bool()
+        check_masks(masks)
+        return tensors, masks
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(self._last_obs, dict)
+        tensors, masks = self.tensors(self._last_obs)
+        warm_up = self.num_timesteps < learning_starts
+        with torch.no_grad():
+            values = torch.zeros(masks.shape, device=masks.device) if warm_up else self.q_net(tensors)
+        if warm_up:
+            actions = draw_legal(masks, self.rng)
+        else:
+            actions = epsilon_greedy(masked_argmax(values, masks), masks, self.exploration_rate, self.rng)
+        refuse_illegal(actions, masks)
+        if self.branches:
+            self._branch(values, masks, self._last_obs)
+        chosen = actions.cpu().numpy()
+        return chosen, chosen
+
+    def _branch(self, values: Tensor, masks: Tensor, observation: Observation) -> None:
+        """Try K further actions of each state and store what they would bring."""
+        if not isinstance(self.replay_buffer, SceneReplayBuffer) or not self.env_has_branch():
+            raise PPDError("branches > 0 needs a GameVecEnv, whose games can be tried without being played.")
+        actions, useful = draw_branches(values, masks, self.branches, self.branch_greedy, self.rng)
+        live = useful.any(dim=1).nonzero().flatten()
+        if not len(live):
+            return
+        assert self.env is not None
+        tried = self.env.branch(live, actions[live])  # type: ignore[attr-defined]
+        keep = useful[live].cpu().numpy()
+        parents = live.cpu().numpy()[keep.nonzero()[0]]
+        extras: dict[str, np.ndarray] = {}
+        if self.replay_buffer.feedback:
+            extras = {
+                "feedback": observation["feedback"][parents],
+                "iou": observation["predicted_iou"].reshape(-1)[parents],
+                "next_feedback": tried.feedback[keep],
+                "next_iou": tried.predicted_iou[keep],
+            }
+        self.replay_buffer.store.add(
+            Transitions(
+                rows=np.asarray(observation["scene"]).reshape(-1)[parents],
+                status=observation["status"][parents],
+                actions=actions[live].cpu().numpy()[keep],
+                rewards=tried.reward[keep],
+                dones=tried.terminated[keep],
+                next_status=tried.status[keep],
+                **extras,
+            )
+        )
+
+    def env_has_branch(self) -> bool:
+        """Tell whether the environment can try actions without playing them."""
+        return hasattr(self.env, "branch")
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose a legal action for each observation.
+
+        Args:
+            observation: One observation or a batch of them.
+            state: Passed through.
+            episode_start: Unused.
+            deterministic: Without exploration.
+
+        Returns:
+            int64 actions, and ``state``.
+
+        Raises:
+            PPDError: A mask is all zero.
+        """
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        if deterministic:
+            return actions, state
+        assert isinstance(observation, dict)
+        _, masks = self.tensors(observation)
+        greedy = torch.from_numpy(np.atleast_1d(actions)).to(masks.device)
+        drawn = epsilon_greedy(greedy, masks, self.exploration_rate, self.rng).cpu().numpy()
+        return drawn.reshape(np.shape(actions)), state
+
+    def _on_step(self) -> None:
+        super()._on_step()
+        if self.epsilon is not None:
+            self.exploration_rate = self.epsilon.value
+            self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Take gradient steps on the Huber loss of the masked target.
+
+        Args:
+            gradient_steps: How many.
+            batch_size: Transitions per step.
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        assert self.replay_buffer is not None
+        losses: list[float] = []
+        for _ in range(gradient_steps):
+            data = self.replay_buffer.sample(batch_size)
+            assert isinstance(data, DictReplayBufferSamples)
+            current = self.q_net.q_of(data.observations, data.actions.long())
+            loss = smooth_l1_loss(current, self.targets(data))
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+            self.policy.optimizer.step()
+            losses.append(loss.item())
+        self.policy.set_training_mode(False)
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if losses:
+            self.logger.record("train/loss", float(np.mean(losses)))
+
+    @torch.no_grad()
+    def targets(self, data: DictReplayBufferSamples) -> Tensor:
+        """Return the TD targets of PPD's eq. 7 with the maximum over legal actions only, (B, 1) float32."""
+        rewards = data.rewards * self.reward_scale
+        if self.gamma == 0:
+            return rewards
+        masks = data.next_observations["action_mask"].bool()
+        target = mask_values(self.q_net_target(data.next_observations), masks)
+        if self.double:
+            best = masked_argmax(self.q_net(data.next_observations), masks)
+            following = target.gather(1, best[:, None])
+        else:
+            following = target.amax(dim=1, keepdim=True)
+        return rewards + (1 - data.dones) * self.gamma * following
+
+
+def refuse_illegal(actions: Tensor, masks: Tensor) -> None:
+    """Refuse actions that a mask forbids.
+
+    Args:
+        actions: (B,) int64.
+        masks: (B, A) bool.
+
+    Raises:
+        PPDError: An action is illegal.
+    """
+    wrong = ~masks.gather(1, actions[:, None])[:, 0]
+    if bool(wrong.any()):
+        listed = ", ".join(str(a) for a in actions[wrong].tolist()[:5])
+        raise PPDError(f"Illegal action(s) {listed}: only actions whose action_mask is 1 may be played.")
