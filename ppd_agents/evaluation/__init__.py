@@ -1,1 +1,1 @@
-"""evaluation."""
+"""Rollouts, controls, statistics and tables."""
