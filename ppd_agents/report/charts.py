@@ -177,7 +177,7 @@ def interval_chart(rows: Sequence[Interval], label: str, low: float = 0.0, high:
         low: Left end of the axis.
         high: Right end of the axis.
     """
-    left, right, step, top = 178, 58, 30, 8
+    left, right, step, top = 200, 52, 40, 8
     bottom = top + step * len(rows)
 
     def place(value: float) -> float:
