@@ -1,0 +1,196 @@
+"""A trained agent as it is shipped: a Q-network with everything needed to use it, as safetensors + JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ppd_agents.dqn.exploration import masked_argmax
+from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_env.errors import ConfigError, PPDError
+from ppd_env.game.actions import Role
+from ppd_env.game_batch import GameBatch
+
+FORMAT = "ppd-agent-1"
+_JSON, _TENSORS = "agent.json", "agent.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Agent:
+    """A frozen Q-network and how it was trained.
+
+    Args:
+        network: The Q-network; its configuration names the role.
+        features: URI of the patch features it was trained on.
+        features_signature: Their signature; others would make its values meaningless.
+        grid: Patches per side it was trained on; it runs on any.
+        reward_scale: What its values are divided by to be changes of Dice.
+        notes: Free facts about the training, plain JSON.
+    """
+
+    network: GraphQNetwork
+    features: str
+    features_signature: str
+    grid: int
+    reward_scale: float
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def role(self) -> Role:
+        """``"attacker"`` or ``"defender"``."""
+        return self.network.config.role
+
+    @torch.no_grad()
+    def values(self, state: GraphState) -> Tensor:
+        """Return what every action is expected to be worth in Dice, (B, 2N + 1) float32; STOP is 0."""
+        return self.network(state) / self.reward_scale
+
+    def to(self, device: torch.device | str) -> Agent:
+        """Move the network to ``device`` and return this agent."""
+        self.network.to(device)
+        return self
+
+
+def save_agent(agent: Agent, path: str | Path) -> Path:
+    """Write an agent into a folder, aside first and then in one rename.
+
+    Args:
+        agent: The agent.
+        path: The folder; an agent that lies there is replaced.
+
+    Returns:
+        The folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format": FORMAT,
+        "network": agent.network.config.to_json(),
+        "features": agent.features,
+        "features_signature": agent.features_signature,
+        "grid": agent.grid,
+        "reward_scale": agent.reward_scale,
+        "notes": dict(agent.notes),
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
+        made = Path(aside) / path.name
+        made.mkdir()
+        (made / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
+        weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
+        save_file(weights, made / _TENSORS)
+        if path.exists():
+            _check_is_agent(path)
+            shutil.move(path, Path(aside) / "old")
+        made.rename(path)
+    return path
+
+
+def _check_is_agent(path: Path) -> None:
+    if not (path / _JSON).is_file():
+        raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
+
+
+def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
+    """Read an agent from a folder that ``save_agent`` wrote.
+
+    Args:
+        path: The folder.
+        device: A torch device.
+
+    Returns:
+        The agent, in evaluation mode.
+
+    Raises:
+        PPDError: The folder holds no agent, another format, or damaged files.
+    """
+    path = Path(path)
+    facts = _read_facts(path)
+    network = GraphQNetwork(QNetworkConfig.from_json(facts["network"]), torch.Generator().manual_seed(0))
+    try:
+        network.load_state_dict(load_file(path / _TENSORS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise PPDError(
+            f"{path / _TENSORS} is missing, damaged or does not fit {_JSON}: save or copy the agent again "
+            f"({error})."
+        ) from error
+    network.requires_grad_(False)
+    network.eval()
+    kept = {name: facts[name] for name in ("features", "features_signature", "grid", "reward_scale", "notes")}
+    return Agent(network, **kept).to(device)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((path / _JSON).read_text())
+    except FileNotFoundError:
+        raise PPDError(f"{path} holds no agent: {_JSON} is missing.") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise PPDError(f"{path / _JSON} cannot be read: {error}.") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise PPDError(f"{path / _JSON} is not of the format {FORMAT!r} this version reads.")
+    needed = {"network", "features", "features_signature", "grid", "reward_scale", "notes"}
+    if not needed <= set(facts):
+        raise PPDError(f"{path / _JSON} lacks {', '.join(sorted(needed - set(facts)))}.")
+    return facts
+
+
+def game_state(games: GameBatch, which: Tensor, feedback: bool) -> GraphState:
+    """Return the states of the games ``which`` (k,) as the Q-network takes them."""
+    bank = games.simulator.bank
+    return GraphState(
+        bank.features,
+        bank.positions,
+        games.rows[which],
+        games.status[which],
+        games.feedback(which) if feedback else None,
+        games.predicted_iou[which] if feedback else None,
+    )
+
+
+class GreedyAgent:
+    """Plays an agent's best legal action; an ``Opponent`` for environments and evaluations.
+
+    Args:
+        agent: The agent.
+        stop: It may STOP when nothing is worth more; otherwise only when nothing else is legal.
+
+    Attributes:
+        agent: The agent.
+        blind: It never looks at masks, so that its moves may be played without decoding.
+    """
+
+    def __init__(self, agent: Agent, stop: bool = True) -> None:
+        self.agent = agent
+        self.stop = stop
+        self.blind = not agent.network.config.use_feedback
+
+    def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """Return one legal action (k,) int64 for each game of ``which`` (k,); ``rngs`` are not used.
+
+        Raises:
+            ConfigError: The games are described by other features than the agent was trained on.
+        """
+        attacking = self.agent.role == "attacker"
+        bank = games.simulator.bank
+        config = self.agent.network.config
+        if config.raw_features and config.raw_features != bank.features.shape[-1]:
+            raise ConfigError(
+                f"The agent was trained on {self.agent.features!r} features of length {config.raw_features}, "
+                f"these scenes have {bank.features.shape[-1]}."
+            )
+        legal = games.legal(which, torch.full((len(which),), attacking, device=games.status.device))
+        if not self.stop:
+            legal[:, -1] = ~legal[:, :-1].any(dim=1)
+        values = self.agent.values(game_state(games, which, config.use_feedback))
+        return masked_argmax(values, legal)

@@ -1,0 +1,356 @@
+"""The alternation of attacker and defender (PPD, Algorithm 1), over batches of scenes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import Logger
+from torch import Tensor
+from tqdm import tqdm
+
+from ppd_agents.dqn.agent import Agent, save_agent
+from ppd_agents.dqn.exploration import EpsilonSchedule
+from ppd_agents.dqn.masked_dqn import MaskedDQN
+from ppd_agents.dqn.vec_env import GameVecEnv
+from ppd_agents.training.callbacks import StepCallback, open_logger, open_wandb, write_history
+from ppd_agents.training.checkpoints import (
+    Checkpoint,
+    global_random_state,
+    list_checkpoints,
+    load_checkpoint,
+    model_state,
+    restore_global_random_state,
+    restore_model,
+    save_checkpoint,
+)
+from ppd_agents.training.presets import ROLES, TrainConfig
+from ppd_agents.training.starts import AttackRunner, RoundStarts, attack_round, draw_ideal
+from ppd_env.errors import PPDError
+from ppd_env.features.registry import load_features
+from ppd_env.game.actions import Role
+from ppd_env.game_batch import GameBatch
+from ppd_env.scenes.bank import open_bank
+from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.simulator import Simulator
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves behind.
+
+    Args:
+        attacker: The trained attacker.
+        defender: The trained defender.
+        history: One flat record per round: ``round``, ``steps`` (T), ``seconds``, ``decodes`` and, for each
+            role, ``ROLE/return``, ``ROLE/dice_before``, ``ROLE/dice_after``, ``ROLE/loss``, ``ROLE/epsilon``;
+            ``attacked_dice`` is the mean Dice after the current attacker's greedy attack.
+        folder: Where agents, logs and checkpoints lie.
+    """
+
+    attacker: Agent
+    defender: Agent
+    history: list[Record]
+    folder: Path
+
+
+@dataclass
+class Learner:
+    """One agent in training.
+
+    Args:
+        role: Which.
+        games: Its B games.
+        starts: Their beginnings.
+        env: SB3's view of them.
+        model: The learner itself.
+        epsilon: Its schedule, counted in environment steps over the whole training.
+    """
+
+    role: Role
+    games: GameBatch
+    starts: RoundStarts
+    env: GameVecEnv
+    model: MaskedDQN
+    epsilon: EpsilonSchedule
+
+    def play(self, rows: Tensor, status: Tensor, steps: int, bar: tqdm | None) -> Record:
+        """Play and learn one episode of T = ``steps`` on every scene; return this role's record."""
+        self.starts.plan(rows, status, steps)
+        self.model._last_obs = None  # makes SB3 reset the environment: a new round
+        self.model.learn(
+            steps * self.games.size,
+            callback=StepCallback(self.epsilon, bar),
+            log_interval=None,  # type: ignore[arg-type]
+            reset_num_timesteps=False,
+        )
+        before, after = self.games.initial_dice, self.games.dice
+        gain = before - after if self.role == "attacker" else after - before
+        record: Record = {
+            "return": gain.mean().item(),
+            "dice_before": before.mean().item(),
+            "dice_after": after.mean().item(),
+            "loss": self.model.logger.name_to_value.get("train/loss", float("nan")),
+            "epsilon": self.model.exploration_rate,
+        }
+        for name, value in record.items():
+            self.model.logger.record(f"round/{name}", value)
+        self.model.logger.dump(self.model.num_timesteps)
+        return record
+
+
+class Alternation:
+    """A training in progress; build one, optionally ``restore`` it, then ``run``.
+
+    Args:
+        config: The training.
+        folder: Where agents, logs and checkpoints go.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        bank = open_bank(
+            config.scenes,
+            config.segmenter,
+            config.features,
+            config.grid,
+            config.device,
+            progress=config.progress,
+        )
+        self.simulator = Simulator(bank, load_segmenter(config.segmenter, config.device))
+        seeds = np.random.SeedSequence(config.seed).spawn(4)
+        # All episode lengths are known from the start, so epsilon and learning rate can span them exactly.
+        lengths = np.random.default_rng(seeds[0]).integers(*config.steps, size=config.rounds, endpoint=True)
+        self.lengths = [int(length) for length in lengths]
+        self.rng = np.random.default_rng(seeds[1])
+        self.learners: dict[Role, Learner] = {
+            role: self._learner(role, np.random.default_rng(seed))
+            for role, seed in zip(ROLES, seeds[2:], strict=True)
+        }
+        self.runner = AttackRunner(self.simulator, config.label_mode, config.prompts_per_step)
+        self.history: list[Record] = []
+        self.done = 0
+
+    def _learner(self, role: Role, rng: np.random.Generator) -> Learner:
+        config, bank = self.config, self.simulator.bank
+        games = GameBatch(
+            self.simulator,
+            config.games,
+            label_mode=config.label_mode,
+            # Exploration that may stop plays short episodes, and a fresh network stops at once.
+            allow_stop=False,
+            prompts_per_step=config.prompts_per_step,
+        )
+        starts = RoundStarts(attacking=role == "attacker")
+        network = config.network(role)
+        env = GameVecEnv(games, starts, hold=True, feedback=network.use_feedback)
+        epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
+        first, last = config.learning_rate, config.final_learning_rate
+        model = MaskedDQN(
+            "GraphPolicy",
+            env,
+            network=network,
+            scenes=(bank.features, bank.positions),
+            truth=bank.truth if config.label_mode == "truth" else None,
+            rng=rng,
+            gamma=config.gamma,
+            reward_scale=config.reward_scale,
+            double=config.double,
+            branches=config.branches,
+            branch_greedy=config.branch_greedy,
+            epsilon=epsilon,
+            learning_rate=lambda _: first + (last - first) * min(1.0, epsilon.done / epsilon.total),
+            batch_size=config.batch_size,
+            buffer_size=config.buffer_size,
+            learning_starts=config.learning_starts,
+            train_freq=1,
+            gradient_steps=config.gradient_steps,
+            target_update_interval=config.target_update * config.games,  # SB3 counts every game's step
+            tau=1.0,
+            device=config.device,
+        )
+        return Learner(role, games, starts, env, model, epsilon)
+
+    def agent(self, role: Role) -> Agent:
+        """Return one agent as it is now; its network goes on learning."""
+        config, model = self.config, self.learners[role].model
+        return Agent(
+            network=model.q_net.network,
+            features=config.features_uri,
+            features_signature=load_features(config.features_uri, config.device).signature,
+            grid=config.grid,
+            reward_scale=config.reward_scale,
+            notes={"config": config.to_json(), "rounds": self.done},
+        )
+
+    def play_round(self, bar: tqdm | None = None) -> Record:
+        """Play one round: both roles learn on B fresh scenes; return and keep its record."""
+        config, began = self.config, time.perf_counter()
+        bank, steps = self.simulator.bank, self.lengths[self.done]
+        drawn = self.rng.choice(len(bank), config.games, replace=len(bank) < config.games)
+        rows = torch.from_numpy(drawn).to(bank.device)
+        ideal = draw_ideal(bank, rows, config.layout, self.rng)
+        record: Record = {"round": self.done + 1, "steps": steps}
+        attacker = self.learners["attacker"].play(rows, ideal, steps, bar)
+        # The exploratory attack is thrown away: the defender meets the current attacker at its best.
+        shares = (config.random_attack_share, config.clean_share)
+        status, learned = attack_round(
+            self.runner, rows, ideal, steps, self.agent("attacker"), shares, self.rng
+        )
+        defender = self.learners["defender"].play(rows, status, steps, bar)
+        attacked = self.learners["defender"].games.initial_dice[learned]
+        record["attacked_dice"] = attacked.mean().item() if len(attacked) else None
+        for role, values in (("attacker", attacker), ("defender", defender)):
+            record |= {f"{role}/{name}": value for name, value in values.items()}
+        record["decodes"] = 2 * config.games * (steps * (1 + config.branches) + 1)
+        record["seconds"] = time.perf_counter() - began
+        self.history.append(record)
+        self.done += 1
+        return record
+
+    def run(self, on_round: Callable[[Record], None] | None = None) -> TrainResult:
+        """Play the remaining rounds.
+
+        Args:
+            on_round: Called with each round's record, after its checkpoint.
+
+        Returns:
+            The agents, also saved under ``folder``.
+        """
+        config = self.config
+        wandb_run = open_wandb(config.wandb, self.folder, config.to_json())
+        loggers = self._open_loggers(wandb_run)
+        behind, total = 2 * sum(self.lengths[: self.done]), 2 * sum(self.lengths)
+        try:
+            with tqdm(
+                total=total, initial=behind, desc="training", unit="step", disable=not config.progress
+            ) as bar:
+                while self.done < config.rounds:
+                    record = self.play_round(bar)
+                    bar.set_postfix_str(_headline(record))
+                    write_history(self.folder / "history.csv", self.history)
+                    if self.done % config.checkpoint_every == 0 or self.done == config.rounds:
+                        self.save()
+                    if on_round is not None:
+                        on_round(record)
+        finally:
+            for logger in loggers:
+                logger.close()
+            if wandb_run is not None:
+                wandb_run.finish()
+        agents = {role: self.agent(role) for role in ROLES}
+        for role, agent in agents.items():
+            save_agent(agent, self.folder / role)
+        return TrainResult(agents["attacker"], agents["defender"], self.history, self.folder)
+
+    def _open_loggers(self, wandb_run: Any | None) -> list[Logger]:
+        loggers = []
+        for role, learner in self.learners.items():
+            logger = open_logger(self.folder, role, self.done, self.config.tensorboard, wandb_run)
+            learner.model.set_logger(logger)
+            loggers.append(logger)
+        return loggers
+
+    def save(self) -> Path:
+        """Write a checkpoint; only between rounds."""
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {
+            "config": self.config.decisive(),
+            "signatures": self._signatures(),
+            "rng": self.rng.bit_generator.state,
+            "history": self.history,
+        }
+        for role, learner in self.learners.items():
+            own, facts[role] = model_state(learner.model)
+            tensors |= {f"{role}.{name}": t for name, t in own.items()}
+        shared, facts["global"] = global_random_state()
+        tensors |= {f"global.{name}": t for name, t in shared.items()}
+        return save_checkpoint(
+            self.folder / "checkpoints", Checkpoint(self.done, tensors, facts), self.config.keep
+        )
+
+    def _signatures(self) -> dict[str, Any]:
+        bank = self.simulator.bank
+        return {
+            "scenes": bank.source.signature,
+            "count": len(bank),
+            "segmenter": self.simulator.segmenter.signature,
+            "features": self.agent("attacker").features_signature,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of this very training.
+
+        Raises:
+            PPDError: It belongs to another training.
+        """
+        facts = checkpoint.facts
+        _refuse_foreign(facts.get("config", {}), self.config.decisive(), "option")
+        _refuse_foreign(facts.get("signatures", {}), self._signatures(), "signature of the")
+        for role, learner in self.learners.items():
+            own = {n.removeprefix(f"{role}."): t for n, t in checkpoint.tensors.items() if n.startswith(role)}
+            restore_model(learner.model, own, facts[role])
+        self.rng.bit_generator.state = facts["rng"]
+        shared = {
+            n.removeprefix("global."): t for n, t in checkpoint.tensors.items() if n.startswith("global.")
+        }
+        restore_global_random_state(shared, facts["global"])
+        self.history, self.done = list(facts["history"]), checkpoint.round
+
+
+def _refuse_foreign(theirs: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise PPDError(
+                f"The checkpoint belongs to another training: {what} {name} is {theirs.get(name)!r} there "
+                f"and {ours.get(name)!r} here. Resume with the same settings, or train into another folder."
+            )
+
+
+def _headline(record: Record) -> str:
+    attacked = record["attacked_dice"]
+    shown = "-" if attacked is None else f"{attacked:.2f}"
+    return f"Dice ideal {record['attacker/dice_before']:.2f}, attacked {shown}"
+
+
+def train_adversarial(
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_round: Callable[[Record], None] | None = None,
+) -> TrainResult:
+    """Train attacker and defender from random initialisation (PPD, Algorithm 1).
+
+    In each round B scenes are drawn with ideal prompts and one step budget T. The attacker plays and learns
+    for T steps; then its frozen network attacks the same prompts greedily, and the defender plays and learns
+    for T steps from there. Both learn by masked DQN from changes of Dice, with further actions of every
+    visited state tried beside the one that is played.
+
+    Args:
+        config: The training, for example ``preset("mini", seed=1)``.
+        folder: Where agents (``attacker``, ``defender``), ``history.csv``, logs and checkpoints go.
+        resume: Go on from the newest checkpoint in ``folder``; on the CPU the result is bit-equal to a run
+            that was never interrupted. Without a checkpoint the training starts from the beginning.
+        on_round: Called with each round's record.
+
+    Returns:
+        The agents and the history.
+
+    Raises:
+        PPDError: The checkpoint is damaged or belongs to another training.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    alternation = Alternation(config, folder)
+    found = list_checkpoints(folder / "checkpoints")
+    if resume and found:
+        alternation.restore(load_checkpoint(found[-1]))
+    return alternation.run(on_round)

@@ -1,0 +1,139 @@
+"""What is written and shown while agents train: CSV, TensorBoard, W&B where asked, and a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger, make_output_format
+from tqdm import tqdm
+
+from ppd_agents.dqn.exploration import EpsilonSchedule
+from ppd_env.errors import ConfigError
+
+
+class StepCallback(BaseCallback):
+    """Moves the epsilon schedule and the progress bar with every environment step.
+
+    Args:
+        epsilon: The schedule, counted in environment steps.
+        bar: The bar, or None.
+    """
+
+    def __init__(self, epsilon: EpsilonSchedule, bar: tqdm | None) -> None:
+        super().__init__()
+        self._epsilon, self._bar = epsilon, bar
+
+    def _on_step(self) -> bool:
+        self._epsilon.advance()
+        if self._bar is not None:
+            self._bar.update()
+        return True
+
+
+class WandbWriter(KVWriter):
+    """Passes SB3's log records on to a W&B run.
+
+    Args:
+        run: The run, from ``open_wandb``.
+        prefix: Put before every name, such as ``"attacker"``.
+    """
+
+    def __init__(self, run: Any, prefix: str) -> None:
+        self._run, self._prefix = run, prefix
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Log the numbers among ``key_values`` at ``step``."""
+        numbers = {
+            f"{self._prefix}/{key}": value
+            for key, value in key_values.items()
+            if isinstance(value, int | float) and "wandb" not in key_excluded.get(key, ())
+        }
+        self._run.log(numbers | {f"{self._prefix}/step": step})
+
+    def close(self) -> None:
+        """Leave the run open: two loggers share it."""
+
+
+def open_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any | None:
+    """Start a W&B run where one is asked for.
+
+    Args:
+        mode: ``"off"``: nothing happens, wandb is not even imported; ``"offline"``: files under ``folder``,
+            no account needed, nothing sent; ``"online"``: W&B's own service.
+        folder: Where W&B keeps its files.
+        config: Recorded with the run.
+
+    Returns:
+        The run, or None.
+
+    Raises:
+        ConfigError: wandb is not installed.
+    """
+    if mode == "off":
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            "W&B logging was asked for, but wandb is not installed: pip install wandb."
+        ) from None
+    settings = wandb.Settings(console="off", silent=True, disable_git=True)
+    run = wandb.init(
+        mode="offline" if mode == "offline" else "online",
+        dir=os.fspath(folder),
+        project="point-prompt-defender",
+        name=folder.name,
+        config=dict(config),
+        settings=settings,
+    )
+    for role in ("attacker", "defender"):
+        run.define_metric(f"{role}/*", step_metric=f"{role}/step")
+    return run
+
+
+def open_logger(folder: Path, role: str, first_round: int, tensorboard: bool, run: Any | None) -> Logger:
+    """Return SB3's logger for one agent.
+
+    Args:
+        folder: Folder of the run; files go to ``logs/ROLE``.
+        role: The agent.
+        first_round: Where this process begins; a resumed run writes files of its own beside the earlier ones.
+        tensorboard: Write TensorBoard files too.
+        run: A W&B run, or None.
+
+    Returns:
+        The logger.
+    """
+    where = folder / "logs" / role
+    where.mkdir(parents=True, exist_ok=True)
+    suffix = f"-from-{first_round:06d}" if first_round else ""
+    kinds = ["csv", "tensorboard"] if tensorboard else ["csv"]
+    writers: list[KVWriter] = [make_output_format(kind, os.fspath(where), suffix) for kind in kinds]
+    if run is not None:
+        writers.append(WandbWriter(run, role))
+    return Logger(os.fspath(where), writers)
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line per round to a CSV file, aside first and then in one rename.
+
+    Args:
+        path: The file.
+        history: One flat record per round, all with the same keys.
+    """
+    aside = path.with_suffix(".tmp")
+    with aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else ["round"])
+        writer.writeheader()
+        writer.writerows(history)
+    aside.replace(path)

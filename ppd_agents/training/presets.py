@@ -1,0 +1,217 @@
+"""Configurations of the alternation: our quick default and the two published versions of PPD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, get_args
+
+from ppd_agents.dqn.q_network import QNetworkConfig
+from ppd_env.errors import ConfigError
+from ppd_env.game.actions import Role
+from ppd_env.prompting.ideal import LAYOUTS
+
+_WANDB = ("off", "offline", "online")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything ``train_adversarial`` needs to know.
+
+    Args:
+        preset: Name of the preset it came from.
+        scenes: URI of the training scenes.
+        segmenter: URI of the segmenter.
+        features: URI of the patch features.
+        grid: Patches per side.
+        device: A torch device.
+        layout: Layout of the ideal prompts.
+        label_mode: Signs an attacker may give: ``"free"`` or ``"truth"``.
+        prompts_per_step: Prompts one action touches.
+        rounds: Rounds of the alternation; in each both agents play one episode on every drawn scene.
+        games: B, scenes drawn per round and played side by side.
+        steps: Bounds of T, drawn once per round; both roles get the same T.
+        branches: K, further actions tried in each visited state.
+        branch_greedy: Share of K chosen by value.
+        gamma: Discount; the papers do not give it (0.9 in the authors' earlier code).
+        double: Double DQN.
+        reward_scale: Rewards are multiplied by it.
+        learning_rate: Adam's at the start.
+        final_learning_rate: Adam's at the end; linear between.
+        batch_size: Transitions per gradient step.
+        gradient_steps: Gradient steps per environment step.
+        learning_starts: Games' steps of pure random play at the start of each agent.
+        buffer_size: Transitions kept per agent.
+        target_update: Environment steps between copies into the target network; the count never restarts.
+        epsilon: First and last epsilon; linear over the whole training.
+        hidden: Width of the Q-network.
+        layers: Hidden layers of the Q-network.
+        context: The Q-network sees the mean descriptor of all prompts.
+        feedback: The defender sees the segmenter's own answer.
+        random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
+        clean_share: Share of the defender's starts without any attack.
+        seed: Seed of everything.
+        checkpoint_every: Rounds between checkpoints.
+        keep: Checkpoints kept.
+        tensorboard: Write TensorBoard files beside the CSV ones.
+        wandb: ``"off"`` (nothing is sent or written), ``"offline"`` (no account needed) or ``"online"``.
+        progress: Show progress bars.
+    """
+
+    preset: str = "mini"
+    scenes: str = "shapes://train?count=1000&seed=0"
+    segmenter: str = "mini"
+    features: str = "mini"
+    grid: int = 16
+    device: str = "cpu"
+    layout: str = "jittered"
+    label_mode: str = "free"
+    prompts_per_step: int = 1
+    rounds: int = 36
+    games: int = 24
+    steps: tuple[int, int] = (4, 20)
+    branches: int = 7
+    branch_greedy: float = 0.5
+    gamma: float = 0.0
+    double: bool = False
+    reward_scale: float = 10.0
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-4
+    batch_size: int = 256
+    gradient_steps: int = 8
+    learning_starts: int = 48
+    buffer_size: int = 150_000
+    target_update: int = 100
+    epsilon: tuple[float, float] = (1.0, 0.1)
+    hidden: int = 160
+    layers: int = 2
+    context: bool = False
+    feedback: bool = False
+    random_attack_share: float = 0.15
+    clean_share: float = 0.1
+    seed: int = 0
+    checkpoint_every: int = 4
+    keep: int = 2
+    tensorboard: bool = True
+    wandb: str = "off"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        low, high = self.steps
+        if not 1 <= low <= high:
+            raise ConfigError(f"steps must be (lo, hi) with 1 <= lo <= hi, got {self.steps}.")
+        for name in (
+            "rounds",
+            "games",
+            "batch_size",
+            "buffer_size",
+            "target_update",
+            "checkpoint_every",
+            "keep",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("branches", "gradient_steps", "learning_starts"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if min(self.random_attack_share, self.clean_share) < 0 or self.mixed_share > 1:
+            raise ConfigError(
+                "random_attack_share and clean_share must not be negative, nor above 1 together."
+            )
+        if not 0 <= self.gamma <= 1 or not 0 <= self.branch_greedy <= 1:
+            raise ConfigError("gamma and branch_greedy must lie in [0, 1].")
+        for name, known in (("layout", LAYOUTS), ("label_mode", ("free", "truth")), ("wandb", _WANDB)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+
+    @property
+    def mixed_share(self) -> float:
+        """Share of the defender's starts that are not under the learned attack."""
+        return self.random_attack_share + self.clean_share
+
+    @property
+    def features_uri(self) -> str:
+        """URI of the features, naming the segmenter where its own embedding is meant."""
+        return f"segmenter:{self.segmenter}" if self.features == "segmenter" else self.features
+
+    def network(self, role: Role) -> QNetworkConfig:
+        """Return the shape of one agent's Q-network."""
+        return QNetworkConfig(
+            role=role,
+            hidden=self.hidden,
+            layers=self.layers,
+            context=self.context,
+            use_feedback=self.feedback and role == "defender",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the result, for telling whether a checkpoint belongs to this run."""
+        bystanders = ("checkpoint_every", "keep", "tensorboard", "wandb", "progress")
+        return {name: value for name, value in self.to_json().items() if name not in bystanders}
+
+
+_ARXIV = TrainConfig(
+    preset="ppd-arxiv",
+    scenes="fss1000://?split=train&count=1000",
+    segmenter="sam:facebook/sam-vit-huge",
+    features="dinov2:facebook/dinov2-base",
+    grid=40,
+    layout="lattice",
+    rounds=1000,
+    games=1,
+    steps=(50, 300),
+    branches=0,
+    gamma=0.9,
+    learning_rate=1e-4,
+    final_learning_rate=1e-4,
+    batch_size=128,
+    gradient_steps=1,
+    learning_starts=128,
+    buffer_size=10_000,
+    random_attack_share=0.0,
+    clean_share=0.0,
+    checkpoint_every=10,
+)
+
+PRESETS: Mapping[str, TrainConfig] = {
+    "mini": TrainConfig(),
+    "ppd-arxiv": _ARXIV,
+    "ppd-cvpr": replace(
+        _ARXIV, preset="ppd-cvpr", features="dinov3:facebook/dinov3-vitb16-pretrain-lvd1689m"
+    ),
+}
+"""``mini``: minutes on two CPU cores. ``ppd-arxiv``: the numbers of arXiv 2509.18891 (1000 FSS-1000 images,
+1000 episodes, T in 50..300, Adam 1e-4, batch 128, target every 100 steps, epsilon 1.0 -> 0.1); what the paper
+leaves open is our choice: gamma and replay size follow the authors' earlier code, the Q-network, k = 1 and
+the stop rule are ours. ``ppd-cvpr``: the same with DINOv3."""
+
+
+def preset(name: str, **changes: Any) -> TrainConfig:
+    """Return a preset with some fields changed.
+
+    Args:
+        name: ``"mini"``, ``"ppd-arxiv"`` or ``"ppd-cvpr"``.
+        **changes: Fields of ``TrainConfig``; lists become tuples.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: The preset or a field is unknown.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"Unknown preset {name!r}; known ones: {', '.join(PRESETS)}.")
+    unknown = sorted(set(changes) - {f.name for f in fields(TrainConfig)})
+    if unknown:
+        raise ConfigError(f"Unknown training option(s): {', '.join(unknown)}.")
+    tidy: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    return replace(PRESETS[name], **tidy)
+
+
+ROLES: tuple[Role, ...] = get_args(Role)
+"""Both roles, the attacker first."""

@@ -1,0 +1,128 @@
+"""Where training games begin: ideal prompts for the attacker, attacked ones for the defender."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppd_agents.dqn.agent import Agent
+from ppd_agents.dqn.exploration import draw_legal, masked_argmax
+from ppd_agents.dqn.q_network import GraphState
+from ppd_agents.dqn.vec_env import Starts
+from ppd_env.errors import PPDError
+from ppd_env.game_batch import GameBatch
+from ppd_env.prompting.ideal import ideal_prompts
+from ppd_env.scenes.bank import SceneBank
+from ppd_env.simulator import Simulator
+
+
+def draw_ideal(bank: SceneBank, rows: Tensor, layout: str, rng: np.random.Generator) -> Tensor:
+    """Draw ideal prompts for the scenes ``rows`` (B,): (B, N) int8."""
+    truth, peak = bank.truth[rows].cpu().numpy(), bank.peak[rows].tolist()
+    drawn = [ideal_prompts(t, p, rng, layout) for t, p in zip(truth, peak, strict=True)]
+    return torch.from_numpy(np.stack(drawn)).to(bank.device)
+
+
+class AttackRunner:
+    """Attacks many scenes at once without decoding: an attacker that needs no feedback never looks at masks.
+
+    Args:
+        simulator: The scenes.
+        label_mode: Signs an attacker may give.
+        prompts_per_step: Prompts one action touches.
+    """
+
+    def __init__(self, simulator: Simulator, label_mode: str = "free", prompts_per_step: int = 1) -> None:
+        self._simulator = simulator
+        self._rules = {"label_mode": label_mode, "prompts_per_step": prompts_per_step, "allow_stop": False}
+
+    @torch.no_grad()
+    def run(
+        self, rows: Tensor, status: Tensor, steps: int, attacker: Agent | None, rng: np.random.Generator
+    ) -> Tensor:
+        """Activate ``steps`` candidates in each scene.
+
+        Args:
+            rows: (B,) int64.
+            status: (B, N) int8, where the attack begins.
+            steps: T.
+            attacker: Plays its best legal candidate; None plays a random one.
+            rng: Draws the random ones.
+
+        Returns:
+            (B, N) int8 after the attack.
+        """
+        games = GameBatch(self._simulator, len(rows), **self._rules)  # type: ignore[arg-type]
+        games.rows[:], games.status[:], games.attacking[:] = rows, status, True
+        bank, everyone = self._simulator.bank, games.everyone()
+        for _ in range(steps):
+            legal = games.legal()
+            if attacker is None:
+                actions = draw_legal(legal, rng)
+            else:
+                state = GraphState(bank.features, bank.positions, games.rows, games.status)
+                actions = masked_argmax(attacker.values(state), legal)
+            games.status[:] = games.preview(everyone, actions, games.attacking).status
+        return games.status.clone()
+
+
+class RoundStarts:
+    """Hands out the beginnings planned for one round.
+
+    Args:
+        attacking: Whose games they are.
+    """
+
+    def __init__(self, attacking: bool) -> None:
+        self._attacking = attacking
+        self._plan: Starts | None = None
+
+    def plan(self, rows: Tensor, status: Tensor, steps: int) -> None:
+        """Set the next round: scenes (B,), prompts (B, N) int8 and T."""
+        count = torch.full_like(rows, steps)
+        self._plan = Starts(rows, status, count, torch.full_like(rows, self._attacking, dtype=torch.bool))
+
+    def draw(self, count: int) -> Starts:
+        """Return the planned beginnings, all of them.
+
+        Raises:
+            PPDError: Nothing is planned, or another number of games.
+        """
+        if self._plan is None or len(self._plan.rows) != count:
+            raise PPDError(f"No beginnings are planned for {count} games: call plan() before each round.")
+        return self._plan
+
+
+def attack_round(
+    runner: AttackRunner,
+    rows: Tensor,
+    ideal: Tensor,
+    steps: int,
+    attacker: Agent,
+    shares: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw the defender's beginnings of a round.
+
+    Args:
+        runner: Plays the attacks.
+        rows: (B,) int64.
+        ideal: (B, N) int8, the prompts the attacks begin from.
+        steps: T.
+        attacker: The frozen current attacker, who plays greedily (PPD, Algorithm 1).
+        shares: Chance of a random attack and of none at all.
+        rng: Draws the kinds and the random attacks.
+
+    Returns:
+        status: (B, N) int8.
+        learned: (B,) bool, which scenes the learned attacker attacked.
+    """
+    coins = torch.from_numpy(rng.random(len(rows))).to(rows.device)
+    at_random = coins < shares[0]
+    learned = coins >= shares[0] + shares[1]
+    status = ideal.clone()
+    for chosen, who in ((at_random, None), (learned, attacker)):
+        if bool(chosen.any()):
+            status[chosen] = runner.run(rows[chosen], ideal[chosen], steps, who, rng)
+    return status, learned
