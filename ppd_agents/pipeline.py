@@ -1,0 +1,159 @@
+"""The main job: train both agents, evaluate them, write the report; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ppd_agents.dqn.agent import Agent, GreedyAgent
+from ppd_agents.evaluation.measure import EvaluationConfig, Measurements
+from ppd_agents.evaluation.stages import fingerprint
+from ppd_agents.evaluation.tables import assemble, measure, write_json
+from ppd_agents.report.html import render, write_report
+from ppd_agents.report.learning import learning_curves
+from ppd_agents.report.pick import gallery
+from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.presets import TrainConfig
+from ppd_env.errors import PPDError
+from ppd_env.scenes.sources import open_source
+from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.simulator import Simulator
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run.
+
+    Args:
+        train: The training.
+        evaluation: The evaluation; segmenter, features, grid, device and seed are the training's.
+        name: Name of the run, for the page.
+    """
+
+    train: TrainConfig
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    name: str = "default"
+
+    def measured(self) -> EvaluationConfig:
+        """Return the evaluation on the models the agents were trained with."""
+        train = self.train
+        return replace(
+            self.evaluation,
+            segmenter=train.segmenter,
+            features=train.features,
+            grid=train.grid,
+            device=train.device,
+            seeds=(train.seed,),
+        )
+
+
+class Clock:
+    """Wall-clock time of a run, over interruptions.
+
+    Args:
+        path: Where the time so far is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before = _read_seconds(path)
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return the time spent so far."""
+        return self._before + time.monotonic() - self._start
+
+    def save(self) -> None:
+        """Keep the time so far."""
+        write_json(self.path, {"seconds": round(self.seconds(), 1)})
+
+
+def _read_seconds(path: Path) -> float:
+    if not path.exists():
+        return 0.0
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PPDError(f"{path}: not the time of a run ({error}); delete the file and run again.") from None
+
+
+def agents_fingerprint(*agents: Agent) -> str:
+    """Return 16 hex digits of the agents' weights and settings."""
+    return fingerprint(
+        [
+            [agent.network.config.to_json(), agent.features_signature, agent.reward_scale]
+            + [[name, tensor.cpu().tolist()] for name, tensor in agent.network.state_dict().items()]
+            for agent in agents
+        ]
+    )
+
+
+def policies(attacker: Agent, defender: Agent) -> tuple[GreedyAgent, GreedyAgent]:
+    """Return both agents as they are measured: the attacker uses its whole budget, the defender may stop."""
+    return GreedyAgent(attacker, stop=False), GreedyAgent(defender)
+
+
+def run_all(config: RunConfig, folder: Path, say: Say, command: str = "run") -> dict[str, Any]:
+    """Train, evaluate and report.
+
+    Args:
+        config: The run.
+        folder: Takes ``training``, ``evaluation``, ``metrics.json`` and ``report.html``.
+        say: Called with a line about what happens next.
+        command: Recorded in the result.
+
+    Returns:
+        The result that ``metrics.json`` holds.
+
+    Raises:
+        PPDError: The folder holds another run, or something cannot be read.
+    """
+    progress = config.train.progress
+    clock = Clock(folder / "time.json")
+    say(f"1/3 Training attacker and defender on {config.train.scenes} ...")
+    trained = train_adversarial(
+        config.train, folder / "training", resume=True, on_round=lambda _: clock.save()
+    )
+    clock.save()
+    evaluation = config.measured()
+    say(f"2/3 Evaluating on {' and '.join(evaluation.scenes)} ...")
+    attacker, defender = policies(trained.attacker, trained.defender)
+    measured = measure(
+        evaluation,
+        attacker,
+        defender,
+        agents=agents_fingerprint(trained.attacker, trained.defender),
+        folder=folder / "evaluation",
+        progress=progress,
+    )
+    clock.save()
+    say("3/3 Writing the report ...")
+    extra = {"train": config.train.to_json(), "train_scenes": open_source(config.train.scenes).signature}
+    result = assemble(measured, evaluation, command=command, seconds=clock.seconds(), extra=extra)
+    page = _page(result, config.name, trained.history, measured, evaluation)
+    write_json(folder / "metrics.json", result)
+    write_report(folder / "report.html", page)
+    return result
+
+
+def _page(
+    result: Mapping[str, Any],
+    name: str,
+    history: list[dict[str, Any]],
+    measured: list[Measurements],
+    evaluation: EvaluationConfig,
+) -> str:
+    """Render the page with curves and galleries."""
+    segmenter = load_segmenter(evaluation.segmenter, evaluation.device)
+    galleries = [
+        gallery(found, Simulator(found.bank, segmenter), budget)
+        for found in measured
+        for budget in sorted(evaluation.budgets, reverse=True)[:1]
+    ]
+    return render(result, name=name, curves=learning_curves(history), galleries=galleries)
