@@ -179,7 +179,7 @@ class GreedyAgent:
         """Return one legal action (k,) int64 for each game of ``which`` (k,); ``rngs`` are not used.
 
         Raises:
-            ConfigError: The games are described by other features than the agent was trained on.
+            ConfigError: It is the other role's turn, or the scenes have features of another length.
         """
         attacking = self.agent.role == "attacker"
         bank = games.simulator.bank
@@ -189,7 +189,12 @@ class GreedyAgent:
                 f"The agent was trained on {self.agent.features!r} features of length {config.raw_features}, "
                 f"these scenes have {bank.features.shape[-1]}."
             )
-        legal = games.legal(which, torch.full((len(which),), attacking, device=games.status.device))
+        if bool((games.attacking[which] != attacking).any()):
+            asked = "defender" if attacking else "attacker"
+            raise ConfigError(
+                f"A trained {self.agent.role} was asked to play the {asked}: load the other agent."
+            )
+        legal = games.legal(which)
         if not self.stop:
             legal[:, -1] = ~legal[:, :-1].any(dim=1)
         values = self.agent.values(game_state(games, which, config.use_feedback))
