@@ -1,0 +1,241 @@
+"""Train ``mini``: one encoding, several objects, several rounds of clicks.
+
+Each stage goes on from the last checkpoint in the output folder; the learning rate moves linearly from ``lr_start``
+to ``lr_end``. See README.md in this folder for the stages that made the shipped weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from experiments.train_mini.data import PADDING, PhotoPool, TrainingScenes
+from ppd_env.segmenters.mini.config import MiniConfig
+from ppd_env.segmenters.mini.network import MiniNetwork
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the training.
+
+    Args:
+        out: Folder for checkpoints, weights and the log.
+        name: Name of the stage in the log.
+        steps: Optimiser steps of this stage.
+        side: Side of the training images in pixels, a multiple of 32.
+        lr_start: Learning rate at the first step, after a warm-up of 200 steps in a first stage.
+        lr_end: Learning rate at the last step.
+        batch: Images per step.
+        seed: Seed of weights and data.
+        workers: Processes that draw images.
+        ema: Decay of the averaged weights that are saved.
+        max_minutes: Stop early, as if the stage ended, when this much time has passed; 0 for never.
+    """
+
+    out: Path
+    name: str
+    steps: int
+    side: int = 256
+    lr_start: float = 1e-3
+    lr_end: float = 1e-3
+    batch: int = 12
+    seed: int = 0
+    workers: int = 1
+    ema: float = 0.998
+    max_minutes: float = 0.0
+
+
+def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy plus Dice loss.
+
+    Args:
+        logits: (M, m, L, L) float32.
+        target: (M, 1, L, L) float32 in [0, 1].
+
+    Returns:
+        (M, m) float32.
+    """
+    target = target.expand_as(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(-2, -1))
+    shown = logits.sigmoid()
+    overlap = 2 * (shown * target).sum(dim=(-2, -1)) + 1
+    return 2 * entropy + 1 - overlap / (shown.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1)) + 1)
+
+
+def true_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU of thresholded logits (M, m, L, L) with targets (M, 1, L, L); (M, m) float32."""
+    shown, wanted = logits > 0, target >= 0.5
+    union = (shown | wanted).sum(dim=(-2, -1)).clamp(min=1)
+    return (shown & wanted).sum(dim=(-2, -1)) / union
+
+
+def corrective_clicks(logits: Tensor, target: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose clicks inside the regions where a mask is wrong.
+
+    Args:
+        logits: (M, 1, L, L) float32.
+        target: (M, 1, L, L) float32.
+        valid: (M, 1, L, L) bool.
+        count: Clicks per mask.
+
+    Returns:
+        points (M, count, 2) float32 in the unit square and labels (M, count) int64, -1 where nothing is wrong.
+    """
+    wanted = target >= 0.5
+    wrong = ((logits > 0) != wanted) & valid
+    depth = F.avg_pool2d(F.avg_pool2d(wrong.float(), 3, 1, 1), 3, 1, 1) + 0.05
+    score = (wrong * depth * (0.3 + torch.rand_like(depth))).flatten(1)
+    best, cell = score.topk(count, dim=1)
+    side = logits.shape[-1]
+    offset = torch.rand(len(cell), count, 2)
+    points = (torch.stack([cell % side, cell // side], dim=-1) + offset) / side
+    labels = wanted.flatten(1).gather(1, cell).long()
+    return points, torch.where(best > 0, labels, -1)
+
+
+def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one batch of images: all prompt sets, then corrected first clicks once more."""
+    images, masks, points, labels, clicks = sample
+    pixels = images.permute(0, 3, 1, 2).float()
+    if side != pixels.shape[-1]:
+        pixels = F.interpolate(pixels, size=(side, side), mode="area")
+    target = F.interpolate((masks == 1).float(), size=(side // 4, side // 4), mode="area").flatten(0, 1)[:, None]
+    valid = F.interpolate((masks != PADDING).float(), size=(side // 4, side // 4), mode="area").flatten(0, 1)[:, None] > 0.5
+    points, labels, clicks = points.flatten(0, 1), labels.flatten(0, 1), clicks.flatten()
+    row = torch.arange(len(images)).repeat_interleave(masks.shape[1])
+    prepared = network.embed(pixels)
+    longest = int((labels >= 0).sum(dim=1).max())
+
+    dense, click = (~clicks).nonzero()[:, 0], clicks.nonzero()[:, 0]
+    total, parts = torch.zeros(()), {}
+    for name, chosen, width in (("sets", dense, longest), ("click", click, 1)):
+        if not len(chosen):
+            continue
+        image = {key: value[row[chosen]] for key, value in prepared.items()}
+        logits, iou = network.decode(image, points[chosen, :width], labels[chosen, :width], None, slice(0, 4))
+        loss, shown = _loss_of(logits, iou, target[chosen], ambiguous=name == "click")
+        total, parts[name] = total + loss * len(chosen) / len(clicks), shown
+    if len(click):
+        count = int(torch.randint(1, 7, ()))
+        more, signs = corrective_clicks(logits[:, :1].detach(), target[click], valid[click], count)
+        image = {key: value[row[click]] for key, value in prepared.items()}
+        again = torch.cat([points[click, :1], more], dim=1), torch.cat([labels[click, :1], signs], dim=1)
+        earlier = logits[:, :1].detach() if torch.rand(()) < 0.2 else None
+        logits, iou = network.decode(image, *again, earlier, slice(0, 4))
+        loss, parts["corrected"] = _loss_of(logits, iou, target[click], ambiguous=False)
+        total = total + loss * len(click) / len(clicks)
+    return total, parts
+
+
+def _loss_of(logits: Tensor, iou: Tensor, target: Tensor, ambiguous: bool) -> tuple[Tensor, float]:
+    """Loss of the single mask, of the best ambiguity mask after a lone click, and of the predicted IoU."""
+    reached = true_iou(logits.detach(), target)
+    losses = mask_loss(logits[:, : 4 if ambiguous else 1], target)
+    loss = losses[:, 0].mean() + F.mse_loss(iou[:, 0], reached[:, 0])
+    if ambiguous:
+        loss = loss + 0.5 * losses[:, 1:].min(dim=1).values.mean() + F.mse_loss(iou[:, 1:], reached[:, 1:])
+    return loss, float(reached[:, 0].mean())
+
+
+class Run:
+    """Network, averaged network, optimiser and counters, saved and resumed together."""
+
+    def __init__(self, stage: Stage) -> None:
+        torch.manual_seed(stage.seed)
+        self.stage = stage
+        self.network = MiniNetwork(MiniConfig()).train()
+        self.network.encoder.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        decay = [p for p in self.network.parameters() if p.ndim > 1]
+        rest = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=stage.lr_start, betas=(0.9, 0.98))
+        self.steps_done, self.seconds = 0, 0.0
+        self.file = stage.out / "checkpoint.pt"
+        if self.file.exists():
+            state = torch.load(self.file, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.steps_done, self.seconds = state["steps_done"], state["seconds"]
+            torch.manual_seed(stage.seed + self.steps_done)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the averaged weights a little towards the current ones."""
+        weight = 1 - min(self.stage.ema, (1 + self.steps_done) / (20 + self.steps_done))
+        for kept, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if kept.dtype.is_floating_point:
+                kept.lerp_(new, weight)
+            else:
+                kept.copy_(new)
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged weights, each aside and then renamed."""
+        self.stage.out.mkdir(parents=True, exist_ok=True)
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps_done": self.steps_done,
+            "seconds": self.seconds,
+        }
+        aside = self.file.with_suffix(".tmp")
+        torch.save(state, aside)
+        aside.rename(self.file)
+        weights = {k: v.half() for k, v in self.average.state_dict().items() if v.dtype.is_floating_point}
+        aside = self.stage.out / "mini.safetensors.tmp"
+        save_file({k: v.contiguous() for k, v in weights.items()}, aside)
+        aside.rename(self.stage.out / "mini.safetensors")
+
+
+def train(stage: Stage) -> None:
+    """Run one stage and leave ``checkpoint.pt``, ``mini.safetensors`` and a line in ``log.jsonl`` behind."""
+    run = Run(stage)
+    scenes = TrainingScenes(PhotoPool(), stage.seed, start=run.steps_done * stage.batch * 2)
+    loader = DataLoader(scenes, batch_size=stage.batch, num_workers=stage.workers, prefetch_factor=6, multiprocessing_context="spawn")
+    started, warm = time.monotonic(), run.steps_done == 0
+    means: dict[str, float] = {}
+    progress = tqdm(zip(range(stage.steps), loader, strict=False), total=stage.steps, desc=stage.name, mininterval=5)
+    for step, sample in progress:
+        passed = step / stage.steps
+        if stage.max_minutes:
+            passed = max(passed, (time.monotonic() - started) / 60 / stage.max_minutes)
+        if passed >= 1:
+            break
+        rate = stage.lr_start + (stage.lr_end - stage.lr_start) * passed
+        for group in run.optimiser.param_groups:
+            group["lr"] = rate * (min(1.0, (step + 1) / 200) if warm else 1.0)
+        loss, parts = step_loss(run.network, sample, stage.side)
+        run.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+        run.optimiser.step()
+        run.steps_done += 1
+        run.update_average()
+        for key, value in {"loss": float(loss), **parts}.items():
+            means[key] = value if key not in means else 0.98 * means[key] + 0.02 * value
+        progress.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
+        if run.steps_done % 250 == 0:
+            run.save()
+    run.seconds += time.monotonic() - started
+    run.save()
+    settings = {**asdict(stage), "out": str(stage.out)}
+    line = {**settings, "steps_done": run.steps_done, "seconds": round(run.seconds), "means": means}
+    with (stage.out / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    train(tyro.cli(Stage))
