@@ -45,7 +45,7 @@ class SceneBank:
         positions: (N, 2) float32 in [0, 1], patch centres (x, y) in the unit square.
         points: (S, N, 2) float32, patch centres (x, y) in pixels of each image.
         truth: (S, N) bool, patch centre inside the mask.
-        peak: (S,) int64, node whose patch holds the peak of the mask's distance transform.
+        peak: (S,) int64, node deepest inside the mask (see ``peak_node``).
         target: (S, h, w) bool, ground truth in the segmenter's low-resolution square, never empty.
         valid: (S, h, w) bool, cells that show the image.
         embedding: The segmenter's embedding of all S images.
@@ -94,24 +94,36 @@ def nodes_inside(mask: np.ndarray, grid: int) -> np.ndarray:
     Returns:
         (g * g,) bool.
     """
-    height, width = mask.shape
-    rows = ((np.arange(grid) + 0.5) * height / grid).astype(int)
-    columns = ((np.arange(grid) + 0.5) * width / grid).astype(int)
-    return mask[np.ix_(rows, columns)].reshape(-1)
+    return _at_centres(mask, grid)
 
 
 def peak_node(mask: np.ndarray, grid: int) -> int:
-    """Return the node whose patch holds the pixel deepest inside a mask; the image's edge counts as outside.
+    """Return the node deepest inside a mask, by distance transform; the image's edge counts as outside.
 
     Args:
         mask: (H, W) bool, not empty.
         grid: g.
+
+    Returns:
+        The node whose patch centre lies deepest; where no centre lies inside, the one whose patch holds the
+        deepest pixel.
     """
     bordered = np.pad(mask.astype(np.uint8), 1)
     depth = cv2.distanceTransform(bordered, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    at_centres = _at_centres(depth, grid)
+    if at_centres.max() > 0:
+        return int(at_centres.argmax())
     row, column = np.unravel_index(int(depth.argmax()), mask.shape)
     height, width = mask.shape
     return int((row + 0.5) * grid / height) * grid + int((column + 0.5) * grid / width)
+
+
+def _at_centres(values: np.ndarray, grid: int) -> np.ndarray:
+    """Return the (H, W) values at the patch centres, (g * g,)."""
+    height, width = values.shape
+    rows = ((np.arange(grid) + 0.5) * height / grid).astype(int)
+    columns = ((np.arange(grid) + 0.5) * width / grid).astype(int)
+    return values[np.ix_(rows, columns)].reshape(-1)
 
 
 def build_bank(

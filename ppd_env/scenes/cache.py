@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ppd_env.paths import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 """Raised by one whenever the meaning of a cached tensor or manifest entry changes."""
 
 TENSORS = "tensors.safetensors"

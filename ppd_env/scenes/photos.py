@@ -1,9 +1,10 @@
-"""``photos://train`` and ``photos://test``: real photographs that ship inside scikit-image, with masks of ours.
+"""``photos://train`` and ``photos://test``: real photographs inside scikit-image, with masks of ours.
 
 The masks are polygons in ``photo_masks/NAME.json``, one file per photograph:
-``{"photograph", "height", "width", "objects": [{"name", "outer": [[[x, y], ...], ...], "holes": [...]}]}``,
-coordinates in whole pixels. Every object is one scene; all scenes of a photograph are one group and lie on one
-side of the split.
+``{"photograph", "height", "width", "objects": [{"name", "outer": [[[x, y], ...], ...], "holes": [...],
+"view": [left, top, right, bottom]}]}``, in whole pixels of the photograph. Every object is one scene; ``view``
+crops the photograph around an object that would else fall between the patches of a 16 x 16 grid. All scenes of
+a photograph lie on one side of the split and form one group, and so do both views of the motorcycle.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from ppd_env.scenes.scene import RawScene
 from ppd_env.uris import Uri
 
 SPLITS = {"train": TRAIN_PHOTOGRAPHS, "test": TEST_PHOTOGRAPHS}
+GROUPS = {"motorcycle_left": "motorcycle", "motorcycle_right": "motorcycle"}
+"""Photographs of one scene share a group; every other photograph is its own."""
+
 TEXTURES = ("brick", "grass", "gravel")
 _MASKS = files("ppd_env.scenes") / "photo_masks"
 
@@ -38,6 +42,7 @@ class PhotoObject:
         outer: Polygons that the object fills, each (k, 2) int32 (x, y) pixels.
         holes: Polygons cut out of it afterwards.
         size: (height, width) of the photograph in pixels.
+        view: (left, top, right, bottom), the part of the photograph that is the scene's image.
     """
 
     photograph: str
@@ -45,9 +50,15 @@ class PhotoObject:
     outer: tuple[np.ndarray, ...]
     holes: tuple[np.ndarray, ...]
     size: tuple[int, int]
+    view: tuple[int, int, int, int]
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """Return the scene's part of an array over the whole photograph."""
+        left, top, right, bottom = self.view
+        return image[top:bottom, left:right]
 
     def mask(self) -> np.ndarray:
-        """Return the object as (H, W) bool; pixels on a polygon's edge belong to the object."""
+        """Return the object as (H, W) bool over its view; pixels on a polygon's edge belong to the object."""
         canvas = np.zeros(self.size, np.uint8)
         for polygon in self.outer:
             cv2.fillPoly(canvas, [polygon], 1)
@@ -56,7 +67,7 @@ class PhotoObject:
             cv2.fillPoly(cut, [polygon], 1)
             cv2.polylines(cut, [polygon], isClosed=True, color=0)
             canvas[cut == 1] = 0
-        return canvas.astype(bool)
+        return self.crop(canvas).astype(bool)
 
 
 class PhotosSource:
@@ -103,16 +114,26 @@ class PhotosSource:
                 "install a scikit-image between 0.24 and 0.26.",
             )
         return RawScene(
-            name=f"{entry.photograph}/{entry.name}", image=image, mask=entry.mask(), group=entry.photograph
+            name=f"{entry.photograph}/{entry.name}",
+            image=entry.crop(image),
+            mask=entry.mask(),
+            group=GROUPS.get(entry.photograph, entry.photograph),
         )
 
 
 def photo_objects(name: str) -> list[PhotoObject]:
     """Return the masked objects of one photograph, in the order of its file."""
     content = json.loads(_mask_text(name))
-    size = (int(content["height"]), int(content["width"]))
+    height, width = int(content["height"]), int(content["width"])
     return [
-        PhotoObject(name, entry["name"], _polygons(entry["outer"]), _polygons(entry["holes"]), size)
+        PhotoObject(
+            photograph=name,
+            name=entry["name"],
+            outer=_polygons(entry["outer"]),
+            holes=_polygons(entry["holes"]),
+            size=(height, width),
+            view=tuple(entry.get("view", (0, 0, width, height))),
+        )
         for entry in content["objects"]
     ]
 
