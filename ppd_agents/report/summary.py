@@ -115,6 +115,11 @@ def budget_view(budget: str, table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _whole(share: float) -> str:
+    """Write a share as a whole percentage."""
+    return f"{round(100 * share)}".replace("-", "\N{MINUS SIGN}")
+
+
 def _signed(change: float) -> str:
     text = percent(change)
     return text if change < 0 and text != "\N{MINUS SIGN}0.0" else "+" + text.lstrip("\N{MINUS SIGN}")
@@ -135,9 +140,9 @@ def _story(
     )
     if share is None:
         return text + ". The attack did too little harm for a recovery to mean anything."
-    text += f", taking back {100 * share:.0f} % of the loss"
+    text += f", taking back {_whole(share)} % of the loss"
     random = controls.get("defence.random", {}).get("value")
-    return text + ("." if random is None else f" (random removal: {percent(100 * random)[:-2]} %).")
+    return text + ("." if random is None else f" (random removal: {_whole(random)} %).")
 
 
 def set_view(uri: str, budgets: Mapping[str, Any]) -> dict[str, Any]:

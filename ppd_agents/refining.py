@@ -1,0 +1,153 @@
+"""What ``ppd refine`` does: prompts of an image file in, kept prompts, mask and overlay out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ppd_agents.defender import WEIGHTS, Defender, Refinement
+from ppd_agents.evaluation.tables import write_json
+from ppd_env.errors import PPDError
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
+from ppd_env.rendering import Frame, draw
+from ppd_env.scenes.reading import read_image
+from ppd_env.scenes.scene import RawScene
+from ppd_env.segmenters.contract import Segmenter
+from ppd_env.segmenters.letterbox import upscale_logits
+from ppd_env.segmenters.registry import load_segmenter
+
+TRAINED_HERE = Path("runs/default/training/defender")
+SHIPPED = "mini"
+_SHAPE = '{"points": [[x, y], ...], "labels": [1, 0, ...]}'
+
+
+def choose_defender(named: str | None) -> str:
+    """Return the defender to use: the one named, else the one `ppd run` trained here, else the shipped one.
+
+    Raises:
+        PPDError: None is named, and there is none.
+    """
+    if named is not None:
+        return named
+    if TRAINED_HERE.is_dir():
+        return str(TRAINED_HERE)
+    if (WEIGHTS / SHIPPED).is_dir():
+        return SHIPPED
+    raise PPDError(
+        f"There is no trained defender in {TRAINED_HERE}: run `ppd run` first, or name one by --defender."
+    )
+
+
+def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read prompts from a JSON file.
+
+    Args:
+        path: The file: ``{"points": [[x, y], ...], "labels": [1, 0, ...]}``.
+
+    Returns:
+        points: (n, 2) float64 pixels (x, y).
+        labels: (n,) int64, 1 positive, 0 negative.
+
+    Raises:
+        PPDError: The file cannot be read or has another shape.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PPDError(f"{path}: cannot be read ({error}).") from None
+    except json.JSONDecodeError as error:
+        raise PPDError(f"{path}: not JSON ({error}); write {_SHAPE}.") from None
+    if not isinstance(content, dict) or set(content) - {"points", "labels", "removed"}:
+        raise PPDError(f"{path}: must hold {_SHAPE} and nothing else.")
+    try:
+        points = np.array(content["points"], np.float64)
+        labels = np.array(content["labels"], np.float64)
+    except (KeyError, TypeError, ValueError):
+        raise PPDError(f"{path}: must hold {_SHAPE} with numbers.") from None
+    if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
+        raise PPDError(f"{path}: {len(labels)} labels for points of shape {points.shape}; write {_SHAPE}.")
+    if not np.isin(labels, (0, 1)).all() or not np.isfinite(points).all():
+        raise PPDError(f"{path}: labels must be 1 (positive) or 0 (negative) and points finite numbers.")
+    return points, labels.astype(np.int64)
+
+
+@torch.no_grad()
+def segment(segmenter: Segmenter, image: np.ndarray, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mask a prompt set gives, (H, W) bool.
+
+    Args:
+        segmenter: The segmenter.
+        image: (H, W, 3) uint8 RGB.
+        points: (n, 2) pixels (x, y), n >= 1.
+        labels: (n,) 1 positive, 0 negative.
+    """
+    where = torch.as_tensor(points, dtype=torch.float32, device=segmenter.device)[None]
+    signs = torch.as_tensor(labels, dtype=torch.int64, device=segmenter.device)[None]
+    logits, _ = segmenter.decode(segmenter.embed(image), where, signs)
+    height, width = image.shape[:2]
+    return np.asarray((upscale_logits(logits[0, 0], (height, width)) > 0).cpu().numpy())
+
+
+def refine_files(image_path: Path, points_path: Path, out: Path, defender: str | None, segmenter: str) -> str:
+    """Clean the prompts of one image and write ``mask.png``, ``points.json`` and ``overlay.png``.
+
+    Args:
+        image_path: The image.
+        points_path: Its prompts, see ``read_points``.
+        out: Folder that takes the files; made if need be.
+        defender: Folder or name of a trained defender; see ``choose_defender`` for None.
+        segmenter: URI of the segmenter.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        PPDError: A file cannot be read or a prompt cannot be used.
+    """
+    image = read_image(image_path)
+    points, labels = read_points(points_path)
+    model = load_segmenter(segmenter)
+    found = Defender.load(choose_defender(defender)).refine(image, points, labels, segmenter=model)
+    mask = segment(model, image, found.points, found.labels)
+    _write_picture(out / "mask.png", mask.astype(np.uint8) * 255)
+    _write_picture(out / "overlay.png", _overlay(image, mask, points, labels, found)[..., ::-1])
+    write_json(out / "points.json", _as_json(found))
+    lines = [f"{len(found.kept)} of {len(labels)} prompts stay; {found.stopped}."]
+    lines += [f"  removed ({v.point[0]:g}, {v.point[1]:g}): {v.reason}" for v in found.removed]
+    return "\n".join([*lines, f"Written to {out}: mask.png, points.json, overlay.png"])
+
+
+def _as_json(found: Refinement) -> dict[str, Any]:
+    return {
+        "points": found.points.tolist(),
+        "labels": found.labels.tolist(),
+        "removed": [
+            {"point": list(v.point), "label": v.label, "value": v.value, "reason": v.reason}
+            for v in found.removed
+        ],
+    }
+
+
+def _overlay(
+    image: np.ndarray, mask: np.ndarray, points: np.ndarray, labels: np.ndarray, found: Refinement
+) -> np.ndarray:
+    """Draw mask, kept prompts, and crosses where prompts were removed, RGB."""
+    status = np.full(len(labels), INACTIVE, np.int8)
+    status[found.kept] = np.where(labels[found.kept] == 1, POSITIVE, NEGATIVE)
+    caption = (f"{len(found.kept)} prompts stay, {len(found.removed)} removed", found.stopped)
+    no_truth = np.zeros(image.shape[:2], bool)
+    scene = RawScene("", image, no_truth, "")
+    return draw(Frame(scene, mask, points.astype(np.float32), status, status == INACTIVE, caption))
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a grey or BGR picture as PNG, aside first and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())
+    aside.replace(path)
