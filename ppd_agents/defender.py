@@ -120,7 +120,7 @@ class Defender:
         """Load a defender.
 
         Args:
-            name_or_path: Folder of a saved agent, or the name of one that ships with the package (``"mini"``).
+            name_or_path: Folder of a saved agent, or the name of one the package ships (``"mini"``).
             device: A torch device.
 
         Returns:

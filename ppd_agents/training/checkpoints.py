@@ -160,6 +160,7 @@ def restore_model(model: MaskedDQN, tensors: Mapping[str, Tensor], facts: Mappin
     model.rng.bit_generator.state = facts["rng"]
     if model.epsilon is not None:
         model.epsilon.done = facts["epsilon_done"]
+        model.exploration_rate = model.epsilon.value
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

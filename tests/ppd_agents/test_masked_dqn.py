@@ -1,0 +1,246 @@
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.logger import Logger
+
+from ppd_agents.dqn.exploration import EpsilonSchedule
+from ppd_agents.dqn.masked_dqn import MaskedDQN, refuse_illegal
+from ppd_agents.dqn.q_network import QNetworkConfig
+from ppd_agents.dqn.vec_env import GameVecEnv, Starts
+from ppd_agents.training.starts import draw_ideal
+from ppd_env.errors import ConfigError, PPDError
+from ppd_env.game_batch import GameBatch
+
+GAMES = 6
+
+
+class IdealStarts:
+    """Ideal prompts on random scenes."""
+
+    def __init__(self, simulator, attacking, steps=5, seed=0):
+        self.simulator, self.attacking, self.steps = simulator, attacking, steps
+        self.rng = np.random.default_rng(seed)
+
+    def draw(self, count):
+        bank = self.simulator.bank
+        rows = torch.from_numpy(self.rng.integers(0, len(bank), count))
+        status = draw_ideal(bank, rows, "jittered", self.rng)
+        return Starts(rows, status, torch.full((count,), self.steps), torch.full((count,), self.attacking))
+
+
+@pytest.fixture
+def make_model(small_simulator):
+    def make(role="defender", steps=5, hold=False, feedback=False, games=GAMES, **options):
+        attacking = role == "attacker"
+        batch = GameBatch(small_simulator, games, allow_stop=options.pop("allow_stop", True))
+        env = GameVecEnv(batch, IdealStarts(small_simulator, attacking, steps), hold=hold, feedback=feedback)
+        bank = small_simulator.bank
+        defaults = {"buffer_size": 2000, "learning_starts": 0, "batch_size": 32, "rng": 3, "train_freq": 1}
+        model = MaskedDQN(
+            "GraphPolicy",
+            env,
+            network=QNetworkConfig(role=role, hidden=16, use_feedback=feedback),
+            scenes=(bank.features, bank.positions),
+            device="cpu",
+            **defaults | options,
+        )
+        model.set_logger(Logger(None, []))
+        model._last_obs = env.reset()
+        return model
+
+    return make
+
+
+def prefer_illegal(network, monkeypatch):
+    """Make a network value illegal actions far above legal ones."""
+
+    def forward(observation):
+        illegal = observation["action_mask"].float() < 0.5
+        return illegal * 1000.0 + torch.linspace(-1, 1, illegal.shape[1])
+
+    monkeypatch.setattr(network, "forward", forward)
+
+
+def legal(model, actions):
+    masks = model._last_obs["action_mask"].astype(bool)
+    return masks[np.arange(len(actions)), actions].all()
+
+
+def test_warm_up_draws_legal_actions_only(make_model):
+    model = make_model()
+    for _ in range(5):
+        actions, _ = model._sample_action(learning_starts=10_000, n_envs=GAMES)
+        assert legal(model, actions)
+
+
+def test_the_epsilon_branch_draws_legal_actions_only(make_model):
+    model = make_model()
+    model.exploration_rate = 1.0
+    for _ in range(5):
+        actions, _ = model._sample_action(learning_starts=0, n_envs=GAMES)
+        assert legal(model, actions)
+        actions, _ = model.predict(model._last_obs)
+        assert legal(model, actions)
+    assert len(np.unique(actions)) > 1
+
+
+def test_the_greedy_choice_is_legal(make_model, monkeypatch):
+    model = make_model()
+    model.exploration_rate = 0.0
+    prefer_illegal(model.q_net, monkeypatch)
+    actions, _ = model._sample_action(learning_starts=0, n_envs=GAMES)
+    assert legal(model, actions)
+    actions, _ = model.predict(model._last_obs, deterministic=True)
+    assert legal(model, actions)
+    one = {key: value[0] for key, value in model._last_obs.items()}
+    action, _ = model.predict(one, deterministic=True)
+    assert one["action_mask"][action] == 1
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_the_target_looks_at_legal_actions_only(make_model, monkeypatch, double):
+    model = make_model(gamma=0.9, double=double, branches=4, reward_scale=2.0)
+    model.learn(GAMES * 4, log_interval=None)
+    for network in (model.q_net, model.q_net_target):
+        prefer_illegal(network, monkeypatch)
+    data = model.replay_buffer.sample(64)
+    targets = model.targets(data)
+    masks = data.next_observations["action_mask"]
+    values = torch.linspace(-1, 1, masks.shape[1]).expand(masks.shape)
+    best = torch.where(masks, values, -9.0).amax(1, keepdim=True)
+    expected = 2.0 * data.rewards + (1 - data.dones) * 0.9 * best
+    torch.testing.assert_close(targets, expected)
+
+
+def test_double_dqn_lets_the_online_network_choose(make_model, monkeypatch):
+    model = make_model(gamma=1.0, double=True, branches=4)
+    model.learn(GAMES * 2, log_interval=None)
+    count = model.action_space.n
+    rising, falling = torch.linspace(-1, 1, count), torch.linspace(1, -1, count)
+    monkeypatch.setattr(model.q_net, "forward", lambda o: rising.expand(len(o["status"]), count))
+    monkeypatch.setattr(model.q_net_target, "forward", lambda o: falling.expand(len(o["status"]), count))
+    data = model.replay_buffer.sample(32)
+    masks = data.next_observations["action_mask"]
+    chosen = torch.where(masks, rising, -9.0).argmax(1, keepdim=True)
+    expected = 10.0 * data.rewards + (1 - data.dones) * falling.expand(32, count).gather(1, chosen)
+    torch.testing.assert_close(model.targets(data), expected)
+
+
+def test_a_discount_of_zero_learns_the_scaled_reward(make_model):
+    model = make_model(gamma=0.0, reward_scale=7.0)
+    model.learn(GAMES * 3, log_interval=None)
+    data = model.replay_buffer.sample(16)
+    torch.testing.assert_close(model.targets(data), data.rewards * 7.0)
+
+
+def test_all_zero_masks_and_illegal_actions_are_refused(make_model):
+    model = make_model()
+    observation = {key: value.copy() for key, value in model._last_obs.items()}
+    observation["action_mask"][2] = 0
+    for deterministic in (True, False):
+        with pytest.raises(PPDError, match="all zero"):
+            model.predict(observation, deterministic=deterministic)
+    masks = torch.from_numpy(model._last_obs["action_mask"]).bool()
+    wrong = (~masks).int().argmax(1)
+    with pytest.raises(PPDError, match="Illegal"):
+        refuse_illegal(wrong, masks)
+    with pytest.raises(PPDError, match="Illegal"):
+        model.env.step_async(wrong.numpy())
+
+
+@pytest.mark.parametrize("role", ["attacker", "defender"])
+def test_branches_are_stored_with_what_they_would_bring(make_model, role):
+    model = make_model(role, branches=5, steps=3, hold=True, allow_stop=False, learning_starts=10**6)
+    model.learn(GAMES * 3, log_interval=None)
+    store = model.replay_buffer.store
+    most = GAMES * 3 * 6
+    # A defender with few prompts left has fewer than five further removals to try.
+    assert store.count == most if role == "attacker" else most / 2 < store.count <= most
+    games = model.env.games
+    simulator = games.simulator
+    arrays = store.sample(40, np.random.default_rng(0))
+    rows = torch.from_numpy(arrays.rows)
+    dice = [
+        simulator.segment(rows, torch.from_numpy(status)).dice
+        for status in (arrays.status, arrays.next_status)
+    ]
+    sign = -1 if role == "attacker" else 1
+    torch.testing.assert_close(
+        torch.from_numpy(arrays.rewards), sign * (dice[1] - dice[0]), atol=1e-6, rtol=0
+    )
+    assert ((arrays.status != arrays.next_status).sum(1) == 1).all()
+
+
+def test_branching_changes_nothing_in_the_games(make_model):
+    model = make_model("attacker", branches=5)
+    before = model.env.games.status.clone()
+    model._sample_action(learning_starts=0, n_envs=GAMES)
+    assert torch.equal(model.env.games.status, before)
+    assert model.replay_buffer.size() == GAMES * 5
+
+
+def test_branching_needs_games_that_can_be_tried(make_model):
+    model = make_model(branches=2)
+    model.env = None
+    with pytest.raises(PPDError, match="GameVecEnv"):
+        model._sample_action(learning_starts=0, n_envs=GAMES)
+
+
+def test_training_fits_the_one_step_worth_of_actions(make_model):
+    model = make_model("attacker", branches=6, learning_rate=3e-3)
+    model.learn(GAMES * 10, log_interval=None)
+    data = model.replay_buffer.sample(300)
+
+    def error():
+        with torch.no_grad():
+            found = model.q_net.q_of(data.observations, data.actions)
+        return (found - model.targets(data)).square().mean().item()
+
+    before = error()
+    model.train(150, 64)
+    assert error() < 0.7 * before
+
+
+def test_feedback_reaches_the_network_and_the_replay(make_model):
+    model = make_model("defender", feedback=True, branches=3, gamma=0.9)
+    model.learn(GAMES * 4, log_interval=None)
+    model.train(2, 32)
+    data = model.replay_buffer.sample(200)
+    simulator = model.env.games.simulator
+    for observation in (data.observations, data.next_observations):
+        seen = simulator.segment(observation["scene"], observation["status"])
+        share = simulator.feedback(observation["scene"], seen.logits)
+        assert (observation["feedback"] - share).abs().max() < 1 / 255
+        torch.testing.assert_close(observation["predicted_iou"], seen.predicted_iou.clamp(0, 1))
+
+
+def test_a_schedule_of_its_own_survives_several_calls_of_learn(make_model):
+    schedule = EpsilonSchedule(100, 1.0, 0.0)
+    model = make_model(epsilon=schedule)
+    assert model.exploration_rate == 1.0
+    for expected in (0.9, 0.8):
+        schedule.advance(10)
+        model.learn(GAMES * 2, log_interval=None, reset_num_timesteps=False)
+        assert model.exploration_rate == pytest.approx(expected)
+
+
+def test_same_seed_same_training_whatever_the_global_generators(make_model):
+    def weights(seed):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        model = make_model(branches=3, gamma=0.5)
+        model.learn(GAMES * 4, log_interval=None)
+        return torch.cat([p.detach().flatten() for p in model.q_net.parameters()])
+
+    assert torch.equal(weights(1), weights(2))
+
+
+def test_observations_without_a_mask_are_refused(make_model):
+    model = make_model()
+    space = model.observation_space
+    from gymnasium import spaces
+
+    from ppd_agents.dqn.policy import GraphPolicy
+
+    with pytest.raises(ConfigError, match="action_mask"):
+        GraphPolicy(spaces.Dict({"status": space["status"]}), model.action_space, lambda _: 1e-3)

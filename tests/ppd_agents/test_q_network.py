@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+
+from ppd_agents.dqn.descriptors import Bins, active_set, describe
+from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_env.errors import ConfigError
+
+ROLES = ("attacker", "defender")
+
+
+def network(role="attacker", **options):
+    return GraphQNetwork(QNetworkConfig(role=role, hidden=24, **options), torch.Generator().manual_seed(1))
+
+
+def full(role, **extra):
+    return network(role, context=True, raw_features=4, use_positions=True, use_feedback=True, **extra)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("make", [network, full])
+def test_relabelling_the_nodes_relabels_the_values(role, make, random_state, rng):
+    state, net = random_state(feedback=True), make(role)
+    order = torch.from_numpy(rng.permutation(36))
+    moved = GraphState(
+        state.features[:, order],
+        state.positions[order],
+        state.rows,
+        state.status[:, order],
+        state.feedback[:, order],
+        state.predicted_iou,
+    )
+    columns = torch.cat([order, order + 36, torch.tensor([72])])
+    before, after = net(state), net(moved)
+    assert before.abs().max() > 1e-3
+    torch.testing.assert_close(after, before[:, columns], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_stop_is_worth_nothing(role, random_state):
+    assert (network(role)(random_state())[:, -1] == 0).all()
+    state = random_state()
+    assert (network(role).q_of(state, torch.full((5,), 72)) == 0).all()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_chosen_actions_have_the_values_of_the_full_answer(role, random_state):
+    state, net = random_state(feedback=True), full(role)
+    values = net(state)
+    status = state.status
+    for sign in (1, 2):
+        if role == "attacker":
+            nodes = torch.arange(3).expand(5, 3)
+        else:
+            nodes = (status == sign).int().argmax(1, keepdim=True)
+        actions = nodes + 36 * (sign - 1)
+        torch.testing.assert_close(net.q_of(state, actions), values.gather(1, actions), atol=1e-5, rtol=1e-4)
+    flat = (status == 1).int().argmax(1)
+    assert net.q_of(state, flat).shape == (5,)
+
+
+def test_the_defender_values_active_candidates_by_their_own_sign(random_state):
+    state = random_state()
+    values = network("defender")(state)
+    active = torch.cat([state.status == 1, state.status == 2], 1)
+    assert (values[:, :-1][~active] == 0).all()
+    assert (values[:, :-1][active] != 0).all()
+
+
+@pytest.mark.parametrize("grid", [4, 9])
+def test_it_runs_on_any_grid(grid, random_state):
+    assert network()(random_state(grid=grid)).shape == (5, 2 * grid * grid + 1)
+
+
+def test_a_batch_is_valued_as_its_states_one_by_one(random_state):
+    net = full("defender")
+    state = random_state(batch=4, feedback=True)
+    whole = net(state)
+    for index in range(4):
+        alone = net(state.part(slice(index, index + 1)))
+        torch.testing.assert_close(alone[0], whole[index], atol=1e-5, rtol=1e-4)
+
+
+def test_large_batches_are_cut_and_joined(random_state, monkeypatch):
+    state, net = random_state(batch=6), network()
+    whole = net(state)
+    monkeypatch.setattr("ppd_agents.dqn.q_network.chunks", lambda n, _: [slice(0, 4), slice(4, n)])
+    torch.testing.assert_close(net(state), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_histograms_count_each_prompt_once_in_its_cell():
+    bins = Bins(feature=3, feature_width=1.0, physical=2, physical_scale=1.0)
+    features = torch.tensor([[[0.0], [1.0], [2.0], [0.5]]])
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    status = torch.tensor([[1, 1, 2, 2]], dtype=torch.int8)
+    found = describe(
+        features, positions, torch.tensor([0]), status, torch.tensor([[0]]), active_set(status), bins
+    )[0, 0]
+    positive, negative = found[: bins.size], found[2 * bins.size + 4 : 3 * bins.size + 4]
+    # The other positive one: feature distance 1, physical distance 1. The node itself: nowhere.
+    assert torch.allclose(positive.expm1().view(3, 2), torch.tensor([[0.0, 0], [0, 1], [0, 0]]), atol=1e-5)
+    # The negative ones lie on it: one at feature distance 2, one half way between the first two bins.
+    expected = torch.tensor([[0.5, 0], [0.5, 0], [1, 0]])
+    assert torch.allclose(negative.expm1().view(3, 2), expected, atol=1e-5)
+
+
+def test_a_state_without_prompts_is_valued(random_state):
+    state = random_state(batch=2)
+    state.status.zero_()
+    assert torch.isfinite(network()(state)).all()
+    assert (network("defender")(state) == 0).all()
+
+
+def test_no_matrix_over_all_pairs_of_nodes_is_formed(random_state, monkeypatch):
+    sizes = []
+    original = torch.baddbmm
+
+    def spy(*args, **kwargs):
+        out = original(*args, **kwargs)
+        sizes.append(out.shape)
+        return out
+
+    monkeypatch.setattr(torch, "baddbmm", spy)
+    state = random_state(batch=3, density=0.1)
+    network()(state)
+    most = int((state.status > 0).sum(1).max())
+    assert sizes == [(3, 36, most)]
+
+
+def test_weights_come_from_the_generator_only():
+    torch.manual_seed(5)
+    first = network()
+    torch.manual_seed(6)
+    second = network()
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    other = GraphQNetwork(first.config, torch.Generator().manual_seed(2))
+    assert not torch.equal(first.trunk[0].weight, other.trunk[0].weight)
+
+
+def test_unknown_configuration_keys_are_errors():
+    good = QNetworkConfig(role="defender", bins=Bins(feature=5)).to_json()
+    assert QNetworkConfig.from_json(good) == QNetworkConfig(role="defender", bins=Bins(feature=5))
+    with pytest.raises(ConfigError, match="depth"):
+        QNetworkConfig.from_json(good | {"depth": 3})
+    with pytest.raises(ConfigError, match="colour"):
+        QNetworkConfig.from_json(good | {"bins": {"colour": 3}})
+    with pytest.raises(ConfigError, match="role"):
+        QNetworkConfig(role="judge")
+
+
+def test_feedback_must_be_given_where_it_is_used(random_state):
+    with pytest.raises(ConfigError, match="feedback"):
+        network(use_feedback=True)(random_state())
+    assert np.isfinite(network(use_feedback=True)(random_state(feedback=True)).detach().numpy()).all()

@@ -1,0 +1,302 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ppd_agents.dqn.agent import GreedyAgent, load_agent, save_agent
+from ppd_agents.training.adversarial import Alternation, train_adversarial
+from ppd_agents.training.checkpoints import list_checkpoints, load_checkpoint
+from ppd_agents.training.presets import PRESETS, TrainConfig, preset
+from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
+from ppd_env.errors import ConfigError, PPDError
+from ppd_env.game_batch import GameBatch
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def tiny(**changes):
+    fields = {
+        "scenes": "shapes://train?count=12&seed=3",
+        "segmenter": "fake",
+        "features": "fake",
+        "grid": 8,
+        "rounds": 4,
+        "games": 4,
+        "steps": (2, 4),
+        "branches": 3,
+        "batch_size": 32,
+        "gradient_steps": 2,
+        "buffer_size": 500,
+        "learning_starts": 4,
+        "gamma": 0.5,
+        "target_update": 3,
+        "hidden": 16,
+        "checkpoint_every": 2,
+        "tensorboard": False,
+        "progress": False,
+    }
+    return preset("mini", **fields | changes)
+
+
+def test_training_beats_random_attacks_and_random_removals(tmp_path):
+    config = tiny(
+        rounds=8, games=8, steps=(5, 8), branches=8, gamma=0.0, gradient_steps=8, hidden=48, batch_size=64
+    )
+    result = train_adversarial(config, tmp_path)
+    simulator = Alternation(config, tmp_path / "other").simulator
+    bank, rng = simulator.bank, np.random.default_rng(5)
+    rows = torch.arange(len(bank)).repeat(4)
+    ideal = draw_ideal(bank, rows, "jittered", rng)
+    runner = AttackRunner(simulator)
+    dice = {
+        name: simulator.segment(rows, runner.run(rows, ideal, 6, attacker, rng)).dice.mean().item()
+        for name, attacker in (("learned", result.attacker), ("random", None))
+    }
+    dice["ideal"] = simulator.segment(rows, ideal).dice.mean().item()
+    assert dice["learned"] < dice["random"] - 0.05 < dice["ideal"]
+    attacked = runner.run(rows, ideal, 6, result.attacker, rng)
+    defended = play(simulator, rows, attacked, GreedyAgent(result.defender), 6)
+    assert defended > simulator.segment(rows, attacked).dice.mean().item() + 0.1
+
+
+def play(simulator, rows, status, opponent, steps):
+    games = GameBatch(simulator, len(rows))
+    live = games.everyone()
+    games.begin(live, rows, status, torch.full_like(rows, steps), torch.zeros(len(rows), dtype=torch.bool))
+    while len(live):
+        moved = games.step(opponent.act(games, live, []), live)
+        live = live[~(moved.terminated | moved.truncated)]
+    return games.dice.mean().item()
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+def weights(agent):
+    return torch.cat([p.flatten() for p in agent.network.state_dict().values()])
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_an_interrupted_training_ends_bit_equal(tmp_path, feedback):
+    config = tiny(feedback=feedback)
+    whole = train_adversarial(config, tmp_path / "whole")
+
+    def kill(record):
+        if record["round"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_adversarial(config, tmp_path / "parts", on_round=kill)
+    torch.manual_seed(99)  # another process would start elsewhere
+    parts = train_adversarial(config, tmp_path / "parts", resume=True)
+    for role in ("attacker", "defender"):
+        assert torch.equal(weights(getattr(whole, role)), weights(getattr(parts, role))), role
+    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in whole.history]
+    assert strip == [{k: v for k, v in r.items() if k != "seconds"} for r in parts.history]
+    other = train_adversarial(replace(config, seed=1), tmp_path / "other")
+    assert not torch.equal(weights(whole.attacker), weights(other.attacker))
+
+
+def test_checkpoints_hold_everything_that_changes(tmp_path):
+    config = tiny()
+    train_adversarial(config, tmp_path)
+    path = list_checkpoints(tmp_path / "checkpoints")[-1]
+    checkpoint = load_checkpoint(path)
+    fresh = Alternation(config, tmp_path)
+    fresh.restore(checkpoint)
+    again = load_checkpoint(fresh.save())
+    assert again.facts == checkpoint.facts
+    assert set(again.tensors) == set(checkpoint.tensors)
+    assert all(torch.equal(again.tensors[name], t) for name, t in checkpoint.tensors.items())
+    for role in ("attacker", "defender"):
+        assert checkpoint.facts[role]["num_timesteps"] == sum(fresh.lengths) * config.games
+        assert checkpoint.facts[role]["epsilon_done"] == sum(fresh.lengths)
+        kinds = {name.split(".")[1] for name in checkpoint.tensors if name.startswith(role)}
+        assert kinds == {"online", "target", "optimiser", "replay"}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    train_adversarial(tiny(rounds=3, checkpoint_every=1, keep=2), tmp_path)
+    return tmp_path, list_checkpoints(tmp_path / "checkpoints")
+
+
+def test_only_the_last_checkpoints_stay(trained):
+    _, found = trained
+    assert [p.name for p in found] == ["checkpoint-000002", "checkpoint-000003"]
+    assert not list(found[0].parent.glob(".*"))
+
+
+def test_damaged_checkpoints_are_told(trained):
+    folder, found = trained
+    tensors = found[-1] / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(PPDError, match=r"tensors\.safetensors is cut short"):
+        train_adversarial(tiny(rounds=3), folder, resume=True)
+    (found[-1] / "manifest.json").write_text('{"format": "ppd-che')
+    with pytest.raises(PPDError, match=r"manifest\.json is missing or damaged"):
+        load_checkpoint(found[-1])
+    (found[-1] / "manifest.json").write_text('{"format": "other"}')
+    with pytest.raises(PPDError, match="no checkpoint of the format"):
+        load_checkpoint(found[-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"seed": 5}, "seed"), ({"hidden": 20}, "hidden"), ({"rounds": 5}, "rounds")]
+)
+def test_foreign_checkpoints_are_refused(trained, changes, named):
+    folder, _ = trained
+    with pytest.raises(PPDError, match=f"another training: option {named}"):
+        train_adversarial(tiny(**{"rounds": 3} | changes), folder, resume=True)
+
+
+def test_resuming_an_empty_folder_starts_from_the_beginning(tmp_path):
+    assert len(train_adversarial(tiny(rounds=1), tmp_path, resume=True).history) == 1
+
+
+def test_history_and_logs_are_written(tmp_path):
+    config = tiny(rounds=2)
+    result = train_adversarial(config, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [int(r["round"]) for r in rows] == [1, 2]
+    assert float(rows[1]["attacker/dice_before"]) == pytest.approx(result.history[1]["attacker/dice_before"])
+    for role in ("attacker", "defender"):
+        logged = list(csv.DictReader((tmp_path / "logs" / role / "progress.csv").open()))
+        assert len(logged) == 2
+        assert float(logged[1]["round/return"]) == pytest.approx(result.history[1][f"{role}/return"])
+        assert float(logged[1]["rollout/exploration_rate"]) == pytest.approx(0.1, abs=0.31)
+    assert not (tmp_path / "wandb").exists()
+    epsilons = [r["defender/epsilon"] for r in result.history]
+    assert epsilons[0] > epsilons[1]
+
+
+def test_tensorboard_files_are_written(tmp_path):
+    train_adversarial(tiny(rounds=1, tensorboard=True), tmp_path)
+    assert list((tmp_path / "logs" / "attacker").glob("events.out.tfevents.*"))
+
+
+def test_wandb_works_offline_and_only_when_asked(tmp_path, monkeypatch):
+    import socket
+
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: asked.append(a[0]) or original(*a, **k))
+    train_adversarial(tiny(rounds=1, wandb="offline"), tmp_path)
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    (record,) = run.glob("*.wandb")
+    assert b"attacker/round/return" in record.read_bytes()
+    assert not [host for host in asked if host not in ("localhost", "127.0.0.1")]
+
+
+def test_agents_come_back_as_they_were_saved(tmp_path, random_state):
+    result = train_adversarial(tiny(rounds=1), tmp_path)
+    agent = load_agent(tmp_path / "defender")
+    state = random_state(dim=3)
+    assert torch.equal(agent.values(state), result.defender.values(state))
+    assert agent.features == "fake"
+    assert agent.role == "defender"
+    assert agent.notes["rounds"] == 1
+    save_agent(agent, tmp_path / "defender")
+    assert sorted(p.name for p in (tmp_path / "defender").iterdir()) == ["agent.json", "agent.safetensors"]
+
+
+def test_broken_agents_are_told(tmp_path):
+    train_adversarial(tiny(rounds=1), tmp_path)
+    with pytest.raises(PPDError, match=r"agent\.json is missing"):
+        load_agent(tmp_path / "nothing")
+    facts = tmp_path / "attacker" / "agent.json"
+    good = json.loads(facts.read_text())
+    facts.write_text(json.dumps(good | {"network": good["network"] | {"hidden": 99}}))
+    with pytest.raises(PPDError, match="does not fit"):
+        load_agent(tmp_path / "attacker")
+    facts.write_text(json.dumps({"format": "other"}))
+    with pytest.raises(PPDError, match="format"):
+        load_agent(tmp_path / "attacker")
+    keep = tmp_path / "mine"
+    keep.mkdir()
+    (keep / "thesis.txt").write_text("precious")
+    with pytest.raises(PPDError, match="no saved agent"):
+        save_agent(load_agent(tmp_path / "defender"), keep)
+    assert (keep / "thesis.txt").exists()
+
+
+def test_the_greedy_attack_plays_what_the_games_would(small_simulator, tmp_path):
+    agent = train_adversarial(tiny(rounds=1), tmp_path).attacker
+    rng = np.random.default_rng(0)
+    rows = torch.arange(6)
+    ideal = draw_ideal(small_simulator.bank, rows, "jittered", rng)
+    quick = AttackRunner(small_simulator).run(rows, ideal, 4, agent, rng)
+    games = GameBatch(small_simulator, 6, allow_stop=False)
+    everyone = games.everyone()
+    games.begin(everyone, rows, ideal, torch.full((6,), 4), torch.ones(6, dtype=torch.bool))
+    for _ in range(4):
+        games.step(GreedyAgent(agent).act(games, everyone, []))
+    assert torch.equal(quick, games.status)
+    games.attacking[:] = False
+    with pytest.raises(ConfigError, match="asked to play the defender"):
+        GreedyAgent(agent).act(games, everyone, [])
+
+
+@pytest.mark.parametrize(
+    ("shares", "kinds"), [((0.0, 1.0), "clean"), ((1.0, 0.0), "random"), ((0.5, 0.5), "both")]
+)
+def test_the_defender_meets_mixed_starts(small_simulator, shares, kinds):
+    rng = np.random.default_rng(1)
+    rows = torch.arange(12)
+    ideal = draw_ideal(small_simulator.bank, rows, "jittered", rng)
+    runner = AttackRunner(small_simulator)
+    status, learned = attack_round(runner, rows, ideal, 5, None, shares, rng)
+    added = (status != ideal).sum(1)
+    assert not learned.any()
+    assert ((ideal == 0) | (status == ideal)).all()
+    wanted = {"clean": {0}, "random": {5}, "both": {0, 5}}[kinds]
+    assert set(added.tolist()) == wanted
+
+
+def test_truthful_attacks_give_nodes_their_true_sign(small_simulator):
+    rng = np.random.default_rng(1)
+    rows = torch.arange(12)
+    ideal = draw_ideal(small_simulator.bank, rows, "jittered", rng)
+    status = AttackRunner(small_simulator, "truth").run(rows, ideal, 5, None, rng)
+    truth = small_simulator.bank.truth[rows]
+    assert ((status == 0) | ((status == 1) == truth)).all()
+
+
+def test_presets_have_the_published_numbers():
+    paper = PRESETS["ppd-arxiv"]
+    assert (paper.grid, paper.steps, paper.rounds) == (40, (50, 300), 1000)
+    assert (paper.learning_rate, paper.final_learning_rate, paper.batch_size) == (1e-4, 1e-4, 128)
+    assert (paper.target_update, paper.epsilon) == (100, (1.0, 0.1))
+    assert paper.segmenter == "sam:facebook/sam-vit-huge"
+    assert paper.features.startswith("dinov2:")
+    assert PRESETS["ppd-cvpr"].features.startswith("dinov3:")
+    assert PRESETS["mini"] == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 3}, "epochs"),
+        ({"steps": [5, 2]}, "steps"),
+        ({"games": 0}, "games"),
+        ({"layout": "spiral"}, "layout"),
+        ({"wandb": "yes"}, "wandb"),
+        ({"clean_share": 0.9, "random_attack_share": 0.2}, "above 1"),
+        ({"gamma": 1.5}, "gamma"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        preset("mini", **changes)
+    with pytest.raises(ConfigError, match="maxi"):
+        preset("maxi")

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from ppd_agents.dqn.vec_env import GameVecEnv, Starts
+from ppd_env.errors import PPDError
+from ppd_env.game_batch import GameBatch
+
+
+class FixedStarts:
+    """Game i plays scene i, for i + 1 steps."""
+
+    def __init__(self, simulator, attacking=True, steps=None):
+        self.simulator, self.attacking, self.steps = simulator, attacking, steps
+        self.calls = []
+
+    def draw(self, count):
+        self.calls.append(count)
+        nodes = self.simulator.nodes
+        status = torch.zeros((count, nodes), dtype=torch.int8)
+        status[:, 5], status[:, 9] = 1, 2
+        steps = torch.arange(count) + 1 if self.steps is None else torch.full((count,), self.steps)
+        return Starts(torch.arange(count), status, steps, torch.full((count,), self.attacking))
+
+
+def make(simulator, games=3, hold=False, allow_stop=True, **options):
+    starts = FixedStarts(simulator, **options)
+    env = GameVecEnv(GameBatch(simulator, games, allow_stop=allow_stop), starts, hold=hold, feedback=True)
+    return env, starts
+
+
+def any_legal(observation):
+    return observation["action_mask"].argmax(1)
+
+
+def test_observations_fit_their_space(small_simulator):
+    env, _ = make(small_simulator)
+    observation = env.reset()
+    for step in range(3):
+        for game in range(3):
+            assert env.observation_space.contains({k: v[game] for k, v in observation.items()}), step
+        observation, *_ = env.step(any_legal(observation))
+
+
+def test_a_game_out_of_steps_starts_anew_and_keeps_its_last_state(small_simulator):
+    env, starts = make(small_simulator)
+    first = env.reset()
+    action = any_legal(first)
+    observation, rewards, dones, infos = env.step(action)
+    assert dones.tolist() == [True, False, False]
+    assert infos[0]["TimeLimit.truncated"] is True
+    assert infos[1]["TimeLimit.truncated"] is False
+    assert starts.calls == [3, 1]
+    last = infos[0]["terminal_observation"]
+    assert last["status"][action[0]] == 1
+    assert last["steps_left"] == 0
+    assert (observation["status"][0] == first["status"][0]).all()
+    assert infos[0]["episode"]["l"] == 1
+    assert infos[0]["episode"]["r"] == pytest.approx(float(rewards[0]))
+    assert "terminal_observation" not in infos[1]
+
+
+def test_stop_ends_a_game_for_good(small_simulator):
+    env, _ = make(small_simulator, steps=5)
+    env.reset()
+    _, rewards, dones, infos = env.step(np.full(3, 2 * small_simulator.nodes))
+    assert dones.all()
+    assert (rewards == 0).all()
+    assert not any(info["TimeLimit.truncated"] for info in infos)
+
+
+def test_rewards_add_up_to_the_change_of_dice(small_simulator):
+    env, _ = make(small_simulator, steps=4, hold=True)
+    observation = env.reset()
+    total = np.zeros(3)
+    for _ in range(4):
+        observation, rewards, dones, _ = env.step(any_legal(observation))
+        total += rewards
+    assert dones.all()
+    change = env.games.initial_dice - env.games.dice
+    assert np.allclose(total, change.numpy(), atol=1e-6)
+    assert np.abs(total).max() > 0
+
+
+def test_held_games_wait_on_their_last_state(small_simulator):
+    env, starts = make(small_simulator, hold=True)
+    observation = env.reset()
+    observation, _, dones, infos = env.step(any_legal(observation))
+    assert dones.tolist() == [True, False, False]
+    assert "held" not in infos[0]
+    assert observation["action_mask"][0].nonzero()[0].tolist() == [2 * small_simulator.nodes]
+    kept = observation["status"][0].copy()
+    observation, rewards, dones, infos = env.step(any_legal(observation))
+    assert infos[0] == {"held": True}
+    assert dones.tolist() == [False, True, False]
+    assert rewards[0] == 0
+    assert (observation["status"][0] == kept).all()
+    assert starts.calls == [3]
+    assert env.reset()["action_mask"][0].sum() > 1
+
+
+def test_branches_match_the_steps_they_foretell(small_simulator):
+    env, _ = make(small_simulator, steps=9)
+    observation = env.reset()
+    actions = torch.tensor([[3, 70], [4, 71], [6, 72]])
+    tried = env.branch(torch.arange(3), actions)
+    after, rewards, _, _ = env.step(actions[:, 1].numpy())
+    assert np.allclose(tried.reward[:, 1], rewards, atol=1e-6)
+    assert np.array_equal(tried.status[:, 1], after["status"])
+    assert np.allclose(tried.feedback[:, 1], after["feedback"])
+    assert np.allclose(tried.predicted_iou[:, 1].clip(0, 1), after["predicted_iou"][:, 0])
+    assert not np.array_equal(observation["status"], after["status"])
+
+
+def test_illegal_actions_are_refused(small_simulator):
+    env, _ = make(small_simulator)
+    env.reset()
+    with pytest.raises(PPDError, match="Illegal"):
+        env.step(np.full(3, 5))
+
+
+def test_sb3_finds_the_masks(small_simulator):
+    env, _ = make(small_simulator)
+    env.reset()
+    found = env.env_method("action_masks", indices=[0, 2])
+    assert [f.shape for f in found] == [(2 * small_simulator.nodes + 1,)] * 2
+    assert not found[0][5]
+    assert found[0][6]
+    with pytest.raises(PPDError, match="single games"):
+        env.env_method("reset")
+    with pytest.raises(PPDError, match="share"):
+        env.set_attr("hold", True)
