@@ -1,1 +1,13 @@
-"""ppd_env."""
+"""Point Prompt Defender: a game of attacking and defending the point prompts of segmentation models.
+
+Importing this package registers ``PPD-v0`` with Gymnasium and ``ppd/ppd_v0`` with PettingZoo. It does not
+import torch.
+"""
+
+from ppd_env.errors import ConfigError, PPDError, SceneError
+from ppd_env.registration import register
+
+__all__ = ["ConfigError", "PPDError", "SceneError", "register"]
+__version__ = "0.1.0"
+
+register()

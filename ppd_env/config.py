@@ -157,7 +157,9 @@ class TwoAgentConfig(GameConfig):
         """Check every field."""
         super().__post_init__()
         if self.start == "ideal+attack":
-            raise ConfigError("start='ideal+attack' needs an opponent; a game of two agents starts from 'ideal'.")
+            raise ConfigError(
+                "start='ideal+attack' needs an opponent; a game of two agents starts from 'ideal'."
+            )
 
 
 def _check_choice(name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,19 @@ from ppd_env.simulator import Segmentation, Simulator
 
 INVALID_PENALTY = 0.1
 """What ``invalid_action="penalty"`` takes off the reward, outside the telescoping sum."""
+
+_STATE = (
+    "rows",
+    "status",
+    "changed",
+    "dice",
+    "initial_dice",
+    "predicted_iou",
+    "logits",
+    "steps_left",
+    "steps_total",
+    "attacking",
+)
 
 
 class StepResult(NamedTuple):
@@ -103,6 +117,15 @@ class GameBatch:
         """N."""
         return self.status.shape[1]
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return every tensor that changes while the games are played, by attribute name."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a ``state_dict`` of as many games on the same bank."""
+        for name in _STATE:
+            getattr(self, name).copy_(state[name])
+
     def everyone(self) -> Tensor:
         """Return the indices of all games, (B,) int64."""
         return torch.arange(self.size, device=self.status.device)
@@ -127,9 +150,13 @@ class GameBatch:
         self.initial_dice[which] = self.dice[which]
 
     def change_role(self, which: Tensor, steps: Tensor, attacking: Tensor) -> None:
-        """Hand the games ``which`` to the other role where they stand, with ``steps`` (k,) to play."""
+        """Go on with the games ``which`` where they stand, in another role and with ``steps`` (k,) to play.
+
+        Their present Dice becomes the initial one; nothing is decoded.
+        """
         self.steps_left[which] = self.steps_total[which] = steps.to(self.status.device)
         self.attacking[which] = attacking.to(self.status.device)
+        self.initial_dice[which] = self.dice[which]
 
     def legal(self, which: Tensor | None = None, attacking: Tensor | None = None) -> Tensor:
         """Mark the legal actions.
@@ -175,6 +202,24 @@ class GameBatch:
             reward = reward - INVALID_PENALTY * move.invalid
         terminated = move.stopped | only_stop(self.legal(which))
         return StepResult(reward, terminated, (self.steps_left[which] <= 0) & ~terminated, move.invalid)
+
+    def skip(self, actions: Tensor, which: Tensor) -> Tensor:
+        """Play one action in each of the games ``which`` without decoding, for movers that look at no mask.
+
+        Dice and masks stay those of the state before, until the next ``begin``.
+
+        Args:
+            actions: (k,) int64.
+            which: (k,) int64.
+
+        Returns:
+            (k,) bool, the role's episode is over.
+        """
+        rows, attacking = self.rows[which], self.attacking[which]
+        move = self._move(rows, self.status[which], actions.to(self.status.device), attacking)
+        self.status[which], self.changed[which] = move.status, move.changed
+        self.steps_left[which] -= 1
+        return move.stopped | only_stop(self.legal(which)) | (self.steps_left[which] <= 0)
 
     def place(self, which: Tensor, status: Tensor) -> None:
         """Put the games ``which`` into ``status`` (k, N); only those whose prompts differ are decoded."""

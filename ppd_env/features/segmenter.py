@@ -49,6 +49,6 @@ class SegmenterFeatures:
     def extract(self, image: np.ndarray, grid: int) -> Tensor:
         """Describe the patches of (H, W, 3) uint8: (grid * grid, C) float32."""
         embedded = self._map(image)
-        height, width = scaled_size(*image.shape[:2], embedded.shape[-1])
+        height, width = scaled_size(image.shape[0], image.shape[1], embedded.shape[-1])
         pooled = F.adaptive_avg_pool2d(embedded[..., :height, :width].float(), grid)
         return F.normalize(pooled[0].flatten(1).T, dim=1).contiguous()

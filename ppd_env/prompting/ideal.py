@@ -13,17 +13,19 @@ LARGEST_DROP = 0.3
 LATTICE_INTERVAL = 4
 
 
-def ideal_prompts(truth: np.ndarray, peak: int, rng: np.random.Generator, layout: str = "jittered") -> np.ndarray:
+def ideal_prompts(
+    truth: np.ndarray, peak: int, rng: np.random.Generator, layout: str = "jittered"
+) -> np.ndarray:
     """Draw ideal prompts for one scene; at least one of them is positive.
 
-    ``lattice`` puts prompts at a fixed interval, as PPD (Section III) writes. On a lattice, keeping what lies on
-    it defends well without a look at the image, so measurements use ``jittered``.
+    ``lattice`` puts prompts at a fixed interval, as PPD (Section III) writes. On a lattice, keeping what lies
+    on it defends well without a look at the image, so measurements use ``jittered``.
 
     Args:
         truth: (N,) bool, patch centre inside the mask, N a square number.
         peak: Node of the mask's distance-transform peak, used where no sampled node lies inside the mask.
         rng: Draws the layout; ``lattice`` draws nothing.
-        layout: ``"jittered"``: one random node in each stride x stride cell, the stride drawn from 3, 4 and 5,
+        layout: ``"jittered"``: one random node in each stride x stride cell, the stride drawn from 3, 4, 5,
             then 0 to 30 % of them dropped. ``"lattice"``: every fourth node of every fourth row.
 
     Returns:

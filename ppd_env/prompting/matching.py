@@ -21,9 +21,9 @@ def patch_coverage(mask: np.ndarray, grid: int) -> np.ndarray:
 def matching_prompts(reference: Tensor, coverage: np.ndarray, target: Tensor) -> np.ndarray:
     """Give each reference patch's sign to the target patch nearest in feature space.
 
-    Patches wholly inside the reference mask vote positive, wholly outside negative, the others not at all; target
-    patches that receive both signs get none (the matching step of PPD's experiments, Section IV). Where no patch
-    lies wholly inside the mask, the most covered one votes positive.
+    Patches wholly inside the reference mask vote positive, wholly outside negative, the others not at all;
+    target patches that receive both signs get none (the matching step of PPD's experiments, Section IV).
+    Where no patch lies wholly inside the mask, the most covered one votes positive.
 
     Args:
         reference: (N, d) float32, features of the reference image.
