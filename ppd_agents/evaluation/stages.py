@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class StageStore:
                     return None
                 budgets = data["budgets"].tolist()
                 parts = [{b: data[f"{part}.{b}"] for b in budgets} for part in ("status", "dice", "iou")]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise PPDError(
                 f"{path}: not a stage of an evaluation ({error}); delete the file and run again."
             ) from None

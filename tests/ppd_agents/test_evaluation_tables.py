@@ -82,7 +82,10 @@ def test_result_has_exactly_the_documented_shape(result):
 def test_controls_are_ordered_as_they_must_be(result):
     table = result["results"][URI]["4"]
     assert table["attack.oracle"]["mdsc"] < table["attack.random"]["mdsc"]
-    assert table["defence.oracle"]["mdsc"] > table["recovery"]["controls"]["defence.oracle"]["paired"]["attack.learned"]
+    assert (
+        table["defence.oracle"]["mdsc"]
+        > table["recovery"]["controls"]["defence.oracle"]["paired"]["attack.learned"]
+    )
     assert table["clean.learned"]["mdsc"] >= table["ideal"]["mdsc"]
     assert table["ideal"] == result["results"][URI]["2"]["ideal"]
 
@@ -91,7 +94,15 @@ def test_one_long_attack_serves_every_budget(simulator):
     rows, ideal = start(simulator)
     for policy in (RandomControl(), OracleAttack(3)):
         both, short = (
-            play(simulator, rows, ideal, policy, attacking=True, budgets=b, rngs=generators(1, rows.tolist(), 1))
+            play(
+                simulator,
+                rows,
+                ideal,
+                policy,
+                attacking=True,
+                budgets=b,
+                rngs=generators(1, rows.tolist(), 1),
+            )
             for b in ((2, 4), (2,))
         )
         assert torch.equal(both[2], short[2])
@@ -123,7 +134,9 @@ def test_oracle_defence_takes_the_best_removal(simulator):
         for action in np.flatnonzero(legal[game, :-1].numpy()):
             changed = attacked[game : game + 1].clone()
             changed[0, action % games.nodes] = 0
-            gains[int(action)] = float(simulator.segment(rows[game : game + 1], changed).dice - games.dice[game])
+            gains[int(action)] = float(
+                simulator.segment(rows[game : game + 1], changed).dice - games.dice[game]
+            )
         best = max(gains.values())
         chosen = int(actions[game])
         assert (gains[chosen] == pytest.approx(best)) if best > 0 else (chosen == 2 * games.nodes)
@@ -162,17 +175,21 @@ def test_stages_of_other_settings_are_not_taken(tmp_path):
         evaluate(other, Explodes(), Explodes(), agents="a", folder=tmp_path)
 
 
-def test_a_damaged_stage_is_named(tmp_path):
+@pytest.mark.parametrize("length", [7, 100])
+def test_a_damaged_stage_is_named(tmp_path, length):
     evaluate(CONFIG, OracleAttack(3), OracleDefence(), agents="a", folder=tmp_path)
     victim = next(tmp_path.glob("*ideal.npz"))
-    victim.write_bytes(b"broken")
+    victim.write_bytes(victim.read_bytes()[:length])
     with pytest.raises(PPDError, match=r"ideal\.npz.*delete the file"):
         evaluate(CONFIG, Explodes(), Explodes(), agents="a", folder=tmp_path)
 
 
 def test_evaluation_does_not_depend_on_other_scenes(result):
     fewer = evaluate(
-        replace(CONFIG, scenes=("shapes://test?count=5&seed=3",)), OracleAttack(3), OracleDefence(), agents="a"
+        replace(CONFIG, scenes=("shapes://test?count=5&seed=3",)),
+        OracleAttack(3),
+        OracleDefence(),
+        agents="a",
     )
     mine = fewer["results"]["shapes://test?count=5&seed=3"]["4"]
     assert mine["attack.oracle"]["mdsc"] == result["results"][URI]["4"]["attack.oracle"]["mdsc"]

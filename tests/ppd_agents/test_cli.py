@@ -1,0 +1,195 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ppd_agents import cli, doctor
+from ppd_agents.dqn.agent import Agent, save_agent
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_env.features.registry import load_features
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return stopped.value.code, captured.out, captured.err
+
+
+def agents(folder):
+    import torch
+
+    for role in ("attacker", "defender"):
+        network = GraphQNetwork(QNetworkConfig(role=role, hidden=8), torch.Generator().manual_seed(1))
+        save_agent(Agent(network, "fake", load_features("fake").signature, 8, 10.0), folder / role)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path):
+    image = np.full((48, 64, 3), 40, np.uint8)
+    image[10:30, 12:40] = (200, 180, 20)
+    cv2.imwrite(str(tmp_path / "picture.png"), image)
+    prompts = {"points": [[20, 20], [50, 40], [55, 8]], "labels": [1, 0, 1]}
+    (tmp_path / "points.json").write_text(json.dumps(prompts))
+    return tmp_path / "picture.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("data", "check", "nowhere://x"), "nowhere://x"),
+        (("run", "--name", "../outside"), "plain folder name"),
+        (("evaluate", "--agents", "no/such/folder"), "no agent"),
+        (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png"),
+    ],
+)
+def test_errors_are_one_sentence_and_code_2(capsys, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert says in err
+    assert err.startswith("ppd: ")
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+def test_unknown_commands_and_options_are_refused(capsys):
+    for arguments in (("fly",), ("run", "--speed", "9"), ("run", "--wandb", "yes"), ()):
+        code, _, _ = run(capsys, *arguments)
+        assert code == 2
+
+
+def test_importing_the_command_line_is_light():
+    heavy = "('torch', 'stable_baselines3', 'cv2')"
+    light = f"import sys, ppd_agents.cli; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_module_and_command_are_the_same():
+    found = subprocess.run(
+        [sys.executable, "-m", "ppd_agents", "--help"], capture_output=True, text=True, check=True
+    )
+    for name in ("run", "train", "evaluate", "refine", "data", "doctor"):
+        assert name in found.stdout
+
+
+def test_data_check_counts_and_writes(capsys, tmp_path):
+    target = tmp_path / "found.json"
+    code, out, _ = run(capsys, "data", "check", "shapes://test?count=3", "--json", target)
+    assert code == 0
+    assert "3 usable scenes in 3 groups, 0 broken" in out
+    found = json.loads(target.read_text())
+    assert found["usable"] == 3
+    assert found["sides"] == [256, 256]
+    assert 0 < found["foreground"][0] <= found["foreground"][1] <= found["foreground"][2] < 1
+
+
+def test_data_check_names_what_is_broken(capsys, tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name, mask in (("good", np.eye(20) * 255), ("empty", np.zeros((20, 20)))):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.full((20, 20, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), mask.astype(np.uint8))
+    code, out, _ = run(capsys, "data", "check", f"folder://{tmp_path}?images=images&masks=masks")
+    assert code == 1
+    assert "1 usable scenes in 1 groups, 1 broken" in out
+    assert "empty.png" in out
+
+
+def test_evaluate_prints_tables_and_writes_the_result(capsys, tmp_path):
+    target = tmp_path / "result.json"
+    code, out, _ = run(
+        capsys,
+        *("evaluate", "--agents", agents(tmp_path / "trained"), "--segmenter", "fake", "--json", target),
+        *("--scenes", "shapes://test?count=3", "--budgets", "2", "--oracle-scenes", "2"),
+    )
+    assert code == 0
+    result = json.loads(target.read_text())
+    assert result["command"] == "evaluate"
+    row = result["results"]["shapes://test?count=3"]["2"]["defence.learned"]
+    assert f"{row['mdsc']:.1f}" in out
+    assert "Learned defence" in out
+
+
+def test_refine_writes_mask_points_and_overlay(capsys, tmp_path, picture):
+    defender = agents(tmp_path / "trained") / "defender"
+    out_folder = tmp_path / "out"
+    code, out, err = run(
+        capsys,
+        *("refine", picture, "--points", tmp_path / "points.json", "--out", out_folder),
+        *("--defender", defender, "--segmenter", "fake"),
+    )
+    assert code == 0, err
+    mask = cv2.imread(str(out_folder / "mask.png"), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (48, 64)
+    assert set(np.unique(mask)) <= {0, 255}
+    kept = json.loads((out_folder / "points.json").read_text())
+    assert len(kept["points"]) == len(kept["labels"])
+    assert len(kept["points"]) + len(kept["removed"]) == 3
+    assert 1 in kept["labels"]
+    assert cv2.imread(str(out_folder / "overlay.png")).ndim == 3
+    assert f"{len(kept['points'])} of 3 prompts stay" in out
+    again, _, _ = run(
+        capsys,
+        *("refine", picture, "--points", out_folder / "points.json", "--out", tmp_path / "twice"),
+        *("--defender", defender, "--segmenter", "fake"),
+    )
+    assert again == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[1, 2]]", "must hold"),
+        ("{", "not JSON"),
+        ('{"points": [[1, 2]]}', "must hold"),
+        ('{"points": [[1, 2]], "labels": [1, 0]}', "2 labels"),
+        ('{"points": [[1, 2]], "labels": [3]}', "labels must be"),
+        ('{"points": [[1, 2]], "labels": [1], "signs": []}', "nothing else"),
+        ('{"points": [[1, 200]], "labels": [1]}', "outside the image"),
+    ],
+)
+def test_refine_explains_bad_points(capsys, tmp_path, picture, text, says):
+    (tmp_path / "points.json").write_text(text)
+    defender = agents(tmp_path / "trained") / "defender"
+    code, _, err = run(
+        capsys,
+        *("refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path / "out"),
+        *("--defender", defender, "--segmenter", "fake"),
+    )
+    assert code == 2
+    assert says in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_refine_says_how_to_get_a_defender(capsys, tmp_path, picture, monkeypatch):
+    import ppd_agents.refining as refining
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(refining, "WEIGHTS", Path("nothing"))
+    code, _, err = run(
+        capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", "out", "--segmenter", "fake"
+    )
+    assert code == 2
+    assert "ppd run" in err
+
+
+def test_doctor_reports_what_fails(capsys, monkeypatch, tmp_path):
+    def broken():
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "_mini", broken)
+    target = tmp_path / "doctor.json"
+    code, out, _ = run(capsys, "doctor", "--json", target)
+    assert code == 1
+    assert "BAD  embedded weights     libGL.so.1" in out
+    found = json.loads(target.read_text())
+    assert not found["embedded weights"]["ok"]
+    assert found["torch"]["ok"]
+    assert found["opencv-python"]["ok"]
