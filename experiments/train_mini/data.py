@@ -11,11 +11,12 @@ from skimage.segmentation import felzenszwalb
 from torch.utils.data import IterableDataset, get_worker_info
 
 from experiments.train_mini.prompts import draw_prompts
-from ppd_env.scenes.photos import textures, train_photographs, train_scenes
+from ppd_env.scenes.photos import textures, train_photographs
 from ppd_env.scenes.shapes import LabelledImage, ShapesConfig, draw_scene
 from ppd_env.scenes.shapes.generator import lay, photograph
 from ppd_env.scenes.shapes.outlines import draw_outline
 from ppd_env.scenes.shapes.textures import draw_texture, paint
+from ppd_env.scenes.sources import open_source
 
 SIDE = 256
 PADDING = 255
@@ -37,7 +38,9 @@ class PhotoPool:
         self.photos = [_limit(photo, longest) for photo in train_photographs().values()]
         self.materials = self.photos + [_limit(texture, longest) for texture in textures().values()]
         self.regions = [self._segment(photo) for photo in self.photos]
-        self.objects = [(_limit(s.image, longest), _limit(s.mask.astype(np.uint8), longest)) for s in train_scenes()]
+        scenes = open_source("photos://train")
+        pairs = [(scenes[index].image, scenes[index].mask.astype(np.uint8)) for index in range(len(scenes))]
+        self.objects = [(_limit(image, longest), _limit(mask, longest)) for image, mask in pairs]
 
     @staticmethod
     def _segment(photo: np.ndarray) -> list[np.ndarray]:
@@ -191,7 +194,7 @@ class TrainingScenes(IterableDataset):
                 drawn = LabelledImage(recolour(drawn.image, rng), drawn.masks)
         elif kind == "composite":
             drawn = composite(self.pool, self.config, rng)
-        elif kind == "regions" or not self.pool.objects:
+        elif kind == "regions":
             drawn = regions(self.pool, rng)
         else:
             drawn = objects(self.pool, rng)

@@ -34,7 +34,7 @@ class Stage:
         name: Name of the stage in the log.
         steps: Optimiser steps of this stage.
         side: Side of the training images in pixels, a multiple of 32.
-        lr_start: Learning rate at the first step, after a warm-up of 200 steps in a first stage.
+        lr_start: Learning rate at the first step, after a warm-up of 100 steps in a first stage.
         lr_end: Learning rate at the last step.
         batch: Images per step.
         seed: Seed of weights and data.
@@ -160,7 +160,7 @@ class Run:
         decay = [p for p in self.network.parameters() if p.ndim > 1]
         rest = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=stage.lr_start, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(groups, lr=stage.lr_start, betas=(0.9, 0.98), fused=True)
         self.steps_done, self.seconds = 0, 0.0
         self.file = stage.out / "checkpoint.pt"
         if self.file.exists():
@@ -216,7 +216,7 @@ def train(stage: Stage) -> None:
             break
         rate = stage.lr_start + (stage.lr_end - stage.lr_start) * passed
         for group in run.optimiser.param_groups:
-            group["lr"] = rate * (min(1.0, (step + 1) / 200) if warm else 1.0)
+            group["lr"] = rate * (min(1.0, (step + 1) / 100) if warm else 1.0)
         loss, parts = step_loss(run.network, sample, stage.side)
         run.optimiser.zero_grad(set_to_none=True)
         loss.backward()

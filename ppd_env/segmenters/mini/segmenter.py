@@ -1,0 +1,130 @@
+"""``mini``: the embedded segmenter behind the common contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ppd_env.errors import ConfigError
+from ppd_env.segmenters.contract import Embedding
+from ppd_env.segmenters.letterbox import letterbox, points_to_square
+from ppd_env.segmenters.mini.config import MiniConfig
+from ppd_env.segmenters.mini.network import MiniNetwork
+from ppd_env.uris import Uri
+
+WEIGHTS = Path(__file__).parent / "weights" / "mini.safetensors"
+CODE_VERSION = 1
+"""Raised whenever the same weights give other masks."""
+
+
+class MiniSegmenter:
+    """SAM's prompt encoder and mask decoder in small, with weights inside the package.
+
+    Args:
+        network: Trained network.
+        uri: The URI it answers to.
+        signature: Hash of weights and code version.
+        feature_scale: Usual distance between the embedding vectors of two random patches.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self, network: MiniNetwork, uri: str, signature: str, feature_scale: float, device: torch.device
+    ) -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.network.encoder.to(memory_format=torch.channels_last)
+        self.uri, self.signature, self.device = uri, signature, device
+        self.low_res = network.config.low_res
+        self.feature_scale = feature_scale
+        self._last: tuple[np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    @torch.no_grad()
+    def encode(self, image: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the image encoder; the last image's result is kept, so that features cost no second pass.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            The encoder's (1, cells, dim), (1, dim / 4, ...) and (1, dim / 8, ...) outputs.
+        """
+        if self._last is None or self._last[0] is not image:
+            square = letterbox(image, self.network.config.image_size)
+            pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None].float()
+            self._last = image, self.network.encoder(pixels)
+        return self._last[1]
+
+    @torch.no_grad()
+    def embed(self, image: np.ndarray) -> Embedding:
+        """Encode one (H, W, 3) uint8 RGB image."""
+        prepared = self.network.decoder.prepare(*self.encode(image))
+        cells = self.network.config.cells
+        prepared["image"] = prepared["image"].transpose(1, 2).unflatten(2, (cells, cells)).contiguous()
+        sizes = torch.tensor([image.shape[:2]], dtype=torch.int64, device=self.device)
+        return Embedding(prepared, sizes)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: Embedding,
+        points: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        multimask: bool = False,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode B prompt sets; see ``segmenters.contract.Segmenter.decode``."""
+        if rows is not None:
+            embedding = embedding[rows]
+        prepared = dict(embedding.tensors)
+        prepared["image"] = prepared["image"].flatten(2).transpose(1, 2)
+        square = points_to_square(points, embedding.sizes)
+        tokens = slice(1, None) if multimask else slice(0, 1)
+        return self.network.decode(prepared, square, labels, mask, tokens)
+
+
+def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
+    """Load ``mini`` from the package, or from a file of the same format.
+
+    Args:
+        uri: ``mini``, or ``mini:PATH`` with PATH a safetensors file written by the training.
+        device: Where it shall compute.
+
+    Returns:
+        The segmenter.
+
+    Raises:
+        ConfigError: The file is missing, truncated or of another architecture.
+    """
+    uri.require_keys(())
+    path = Path(uri.path) if uri.path else WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        config = MiniConfig(**_as_config(json.loads(metadata["config"])))
+        network = MiniNetwork(config)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"{path}: not a readable file of mini weights ({error}); reinstall the package.") from error
+    lost = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if lost or unexpected:
+        raise ConfigError(f"{path}: not weights of this architecture: {(lost + unexpected)[0]!r} does not fit.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    scale = float(metadata.get("feature_scale", 1.0))
+    return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scale, device)
+
+
+def _as_config(values: dict[str, object]) -> dict[str, object]:
+    """JSON knows no tuples: give each field its own type again."""
+    known = {field.name for field in fields(MiniConfig)}
+    if set(values) - known:
+        raise KeyError(f"unknown settings {sorted(set(values) - known)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
