@@ -2,9 +2,10 @@
 
 The masks are polygons in ``photo_masks/NAME.json``, one file per photograph:
 ``{"photograph", "height", "width", "objects": [{"name", "outer": [[[x, y], ...], ...], "holes": [...],
-"view": [left, top, right, bottom]}]}``, in whole pixels of the photograph. Every object is one scene; ``view``
-crops the photograph around an object that would else fall between the patches of a 16 x 16 grid. All scenes of
-a photograph lie on one side of the split and form one group, and so do both views of the motorcycle.
+"view": [left, top, right, bottom]}]}``, in whole pixels of the photograph. Every object is one scene;
+``view`` crops the photograph around an object that would else fall between the patches of a 16 x 16 grid.
+All scenes of a photograph lie on one side of the split and form one group, and so do both views of the
+motorcycle.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class PhotosSource:
             )
         return RawScene(
             name=f"{entry.photograph}/{entry.name}",
-            image=entry.crop(image),
+            image=entry.crop(image).copy(),
             mask=entry.mask(),
             group=GROUPS.get(entry.photograph, entry.photograph),
         )
