@@ -263,6 +263,16 @@ def test_the_defender_meets_mixed_starts(small_simulator, shares, kinds):
     assert set(added.tolist()) == wanted
 
 
+def test_the_exploratory_attack_is_thrown_away(tmp_path):
+    training = Alternation(tiny(rounds=1, clean_share=1.0, random_attack_share=0.0), tmp_path)
+    training.run()
+    began = {role: learner.starts.draw(4) for role, learner in training.learners.items()}
+    assert torch.equal(began["defender"].rows, began["attacker"].rows)
+    assert torch.equal(began["defender"].status, began["attacker"].status)
+    assert torch.equal(began["defender"].steps, began["attacker"].steps)
+    assert not torch.equal(training.learners["attacker"].games.status, began["attacker"].status)
+
+
 def test_truthful_attacks_give_nodes_their_true_sign(small_simulator):
     rng = np.random.default_rng(1)
     rows = torch.arange(12)
