@@ -229,7 +229,7 @@ def _require_eight_bits(picture: Image.Image, path: Path) -> None:
 
 
 def _is_deep(picture: Image.Image, path: Path) -> bool:
-    """Return whether a PNG or TIFF file declares more than 8 bits per channel; Pillow hides it for colours."""
+    """Return whether a PNG or TIFF file declares more than 8 bits per channel; in colour Pillow hides it."""
     if picture.format == "TIFF":
         return int(np.max(picture.getexif().get(_BITS_PER_SAMPLE, 8))) > 8
     with path.open("rb") as file:

@@ -103,7 +103,7 @@ def test_missing_partner_names_the_file_left_alone(folder, side):
     save(folder / side / "b.png", picture() if side == "images" else mask_of())
     scenes = source(folder)
     assert len(scenes) == 2
-    with pytest.raises(SceneError, match="has no (image|mask) b") as caught:
+    with pytest.raises(SceneError, match=r"has no (image|mask) b") as caught:
         scenes[1]
     assert caught.value.file == str(folder / side / "b.png")
     assert scenes[0].name == "a"
