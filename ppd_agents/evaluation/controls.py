@@ -16,7 +16,13 @@ ORACLE_POOL = 48
 
 
 class RandomControl:
-    """Takes any legal action but STOP, each equally likely: random attack, or random removal."""
+    """Takes any legal action but STOP, each equally likely: random attack, or random removal.
+
+    Attributes:
+        blind: It never looks at masks, so none need be decoded while it plays.
+    """
+
+    blind = True
 
     def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Return one legal action (k,) for each game of ``which``; STOP only where nothing else is legal."""

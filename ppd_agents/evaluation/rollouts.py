@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ppd_agents.dqn.agent import GreedyAgent
+from ppd_env.game.actions import only_stop
 from ppd_env.game_batch import GameBatch
 from ppd_env.simulator import Simulator
 
@@ -25,6 +27,37 @@ class Policy(Protocol):
 def generators(seed: int, indices: Sequence[int], purpose: int) -> list[np.random.Generator]:
     """Return one generator per scene that depends on (seed, purpose, index of the scene) only."""
     return [np.random.default_rng([seed, purpose, index]) for index in indices]
+
+
+def is_blind(policy: Policy) -> bool:
+    """Tell whether a policy never looks at masks: then none need be decoded while it plays."""
+    if isinstance(policy, GreedyAgent):
+        return not policy.agent.network.config.use_feedback
+    return bool(getattr(policy, "blind", False))
+
+
+class _Table:
+    """B games of one role, decoded at every step only where the policy looks at masks."""
+
+    def __init__(
+        self, simulator: Simulator, rows: Tensor, status: Tensor, steps: int, attacking: bool, *, blind: bool
+    ) -> None:
+        self.games = GameBatch(simulator, len(rows))
+        self.blind = blind
+        sides = torch.full_like(rows, attacking, dtype=torch.bool)
+        if blind:
+            self.games.rows[:], self.games.status[:], self.games.attacking[:] = rows, status, sides
+        else:
+            self.games.begin(self.games.everyone(), rows, status, torch.full_like(rows, steps), sides)
+
+    def step(self, live: Tensor, actions: Tensor) -> Tensor:
+        """Play one action in each game of ``live`` (k,); return which are over, (k,) bool."""
+        games = self.games
+        if not self.blind:
+            return games.step(actions, which=live).terminated
+        move = games.preview(live, actions, games.attacking[live])
+        games.status[live] = move.status
+        return move.stopped | only_stop(games.legal(live))
 
 
 @torch.no_grad()
@@ -56,16 +89,10 @@ def play(
     Returns:
         Budget -> (B, N) int8, the prompts after at most that many actions.
     """
-    games = GameBatch(simulator, len(rows))
-    everyone, longest = games.everyone(), max(budgets)
-    games.begin(
-        everyone,
-        rows,
-        status,
-        torch.full_like(rows, longest),
-        torch.full_like(rows, attacking, dtype=torch.bool),
-    )
-    live, seen = everyone, {}
+    longest = max(budgets)
+    table = _Table(simulator, rows, status, longest, attacking, blind=is_blind(policy))
+    games, seen = table.games, {}
+    live = games.everyone()
     with tqdm(total=longest, desc=progress, disable=not progress, leave=False, unit="step") as bar:
         for step in range(longest + 1):
             if step in budgets:
@@ -73,7 +100,6 @@ def play(
             if step == longest or len(live) == 0:
                 break
             actions = policy.act(games, live, [rngs[index] for index in live.tolist()])
-            result = games.step(actions, which=live)
-            live = live[~(result.terminated | result.truncated)]
+            live = live[~table.step(live, actions)]
             bar.update()
     return {budget: seen.get(budget, games.status.clone()) for budget in budgets}

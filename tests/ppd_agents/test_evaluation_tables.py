@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from ppd_agents.dqn.agent import Agent, GreedyAgent
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
 from ppd_agents.evaluation.measure import ROWS, EvaluationConfig, Scorer, ideal_statuses
-from ppd_agents.evaluation.rollouts import generators, play
+from ppd_agents.evaluation.rollouts import generators, is_blind, play
 from ppd_agents.evaluation.tables import evaluate
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game_batch import GameBatch
@@ -107,6 +109,35 @@ def test_one_long_attack_serves_every_budget(simulator):
         )
         assert torch.equal(both[2], short[2])
         assert not torch.equal(both[2], both[4])
+
+
+class Seeing(RandomControl):
+    blind = False
+
+
+def test_blind_policies_play_the_same_games_without_decoding(simulator, monkeypatch):
+    rows, ideal = start(simulator)
+    for attacking in (True, False):
+        rules = {"attacking": attacking, "budgets": (3, 60)}
+        seen = play(simulator, rows, ideal, Seeing(), **rules, rngs=generators(1, rows.tolist(), 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(simulator, "segment", None)
+            blind = play(
+                simulator, rows, ideal, RandomControl(), **rules, rngs=generators(1, rows.tolist(), 1)
+            )
+        assert torch.equal(seen[3], blind[3])
+        assert torch.equal(seen[60], blind[60])
+
+
+def test_only_agents_without_feedback_are_blind():
+    def policy(feedback):
+        network = GraphQNetwork(QNetworkConfig(role="defender", hidden=8, use_feedback=feedback))
+        return GreedyAgent(Agent(network, "fake", "x", 8, 1.0))
+
+    assert is_blind(policy(feedback=False))
+    assert not is_blind(policy(feedback=True))
+    assert not is_blind(OracleAttack())
+    assert not is_blind(OracleDefence())
 
 
 def test_random_control_never_stops_while_it_may_act(simulator):
