@@ -90,7 +90,7 @@ class MaskedDQN(DQN):
         compact = (
             isinstance(space, spaces.Dict) and "scene" in space.spaces and "features" not in space.spaces
         )
-        if compact and self.replay_buffer_class is None:
+        if compact and self.replay_buffer_class in (None, SceneReplayBuffer):
             self.replay_buffer_class = SceneReplayBuffer
             attacking = self.network_config.role == "attacker"
             self.replay_buffer_kwargs = {"attacking": attacking, "rng": self.rng, "truth": self.truth}

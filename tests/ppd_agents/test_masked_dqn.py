@@ -235,6 +235,21 @@ def test_same_seed_same_training_whatever_the_global_generators(make_model):
     assert torch.equal(weights(1), weights(2))
 
 
+def test_it_goes_through_sb3s_own_file(make_model, tmp_path):
+    model = make_model(branches=3, gamma=0.5)
+    model.learn(GAMES * 3, log_interval=None)
+    model.save(tmp_path / "model.zip")
+    again = MaskedDQN.load(tmp_path / "model.zip", env=model.env, device="cpu")
+    observation = model._last_obs
+    assert np.array_equal(
+        model.predict(observation, deterministic=True)[0], again.predict(observation, deterministic=True)[0]
+    )
+    assert again.replay_buffer.rng is again.rng
+    again.set_logger(Logger(None, []))
+    again.learn(GAMES * 2, log_interval=None)
+    assert again.replay_buffer.size() > GAMES
+
+
 def test_observations_without_a_mask_are_refused(make_model):
     model = make_model()
     space = model.observation_space

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import ppd_env  # noqa: F401
@@ -45,6 +46,7 @@ def learn(observation, role="defender", **options):
         device="cpu",
         **options,
     )
+    model.set_logger(Logger(None, []))
     model.learn(24, log_interval=None)
     return model
 

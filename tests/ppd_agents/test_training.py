@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_training_beats_random_attacks_and_random_removals(tmp_path):
     result = train_adversarial(config, tmp_path)
     simulator = Alternation(config, tmp_path / "other").simulator
     bank, rng = simulator.bank, np.random.default_rng(5)
-    rows = torch.arange(len(bank)).repeat(4)
+    rows = torch.arange(len(bank)).repeat(2)
     ideal = draw_ideal(bank, rows, "jittered", rng)
     runner = AttackRunner(simulator)
     dice = {
@@ -122,10 +123,19 @@ def test_checkpoints_hold_everything_that_changes(tmp_path):
         assert kinds == {"online", "target", "optimiser", "replay"}
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPD_CACHE", str(folder / "cache"))
+        train_adversarial(tiny(rounds=3, checkpoint_every=1, keep=2), folder / "run")
+    return folder / "run"
+
+
 @pytest.fixture
-def trained(tmp_path):
-    train_adversarial(tiny(rounds=3, checkpoint_every=1, keep=2), tmp_path)
-    return tmp_path, list_checkpoints(tmp_path / "checkpoints")
+def trained(trained_once, tmp_path):
+    shutil.copytree(trained_once, tmp_path / "run")
+    return tmp_path / "run", list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 def test_only_the_last_checkpoints_stay(trained):
