@@ -1,6 +1,6 @@
 """Point Prompt Defender: a game of attacking and defending the point prompts of segmentation models.
 
-Importing this package registers ``PPD-v0`` with Gymnasium and ``ppd/ppd_v0`` with PettingZoo. It does not
+Importing this package registers ``PPD-v0`` with Gymnasium and ``ppd/ppd-v0`` with PettingZoo. It does not
 import torch.
 """
 

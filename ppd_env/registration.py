@@ -7,7 +7,7 @@ import importlib.util
 import gymnasium
 
 GYMNASIUM_ID = "PPD-v0"
-PETTINGZOO_ID = "ppd/ppd_v0"
+PETTINGZOO_ID = "ppd/ppd-v0"
 
 
 def register() -> None:

@@ -37,9 +37,10 @@ def rollout(env: gymnasium.Env, seed: int, episodes: int, *, stop_share: float =
             stop = len(info["action_mask"]) - 1
             candidates = legal[legal != stop]
             stopping = not len(candidates) or (stop in legal and rng.random() < stop_share)
-            step = env.step(stop if stopping else int(rng.choice(candidates)))
-            yield step
-            info, over = step[4], step[2] or step[3]
+            action = stop if stopping else int(rng.choice(candidates))
+            observation, reward, terminated, truncated, info = env.step(action)
+            yield observation, float(reward), terminated, truncated, info
+            over = terminated or truncated
 
 
 def check_rollout_equality(make: Callable[[], gymnasium.Env], seed: int = 0, episodes: int = 3) -> None:

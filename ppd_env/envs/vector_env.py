@@ -26,8 +26,8 @@ class PointPromptVectorEnv(VectorEnv[Arrays, np.ndarray, np.ndarray]):
     """``num_envs`` games in one decode batch per step.
 
     It plays what as many ``PointPromptEnv`` under ``SyncVectorEnv`` would: seeded with one number, game i
-    gets that number plus i, and a game that ends starts again in the same step, its last observation and info in
-    ``info["final_obs"]`` and ``info["final_info"]``.
+    gets that number plus i, and a game that ends starts again in the same step, its last observation and
+    info in ``info["final_obs"]`` and ``info["final_info"]``.
 
     Args:
         num_envs: Games.
