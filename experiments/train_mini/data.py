@@ -24,7 +24,6 @@ OBJECTS = 3
 AREA = (0.006, 0.6)
 REGION_SCALES = (60, 200, 600, 1500)
 SOURCES = ("shapes", "composite", "regions", "objects")
-SHARES = (0.42, 0.28, 0.2, 0.1)
 
 
 class PhotoPool:
@@ -46,10 +45,13 @@ class PhotoPool:
     def _segment(photo: np.ndarray) -> list[np.ndarray]:
         """Label maps of one photograph, fine to coarse (Felzenszwalb and Huttenlocher 2004)."""
         small = cv2.GaussianBlur(photo, (0, 0), 0.8)
-        return [felzenszwalb(small, scale=scale, sigma=0.5, min_size=80).astype(np.int32) for scale in REGION_SCALES]
+        return [
+            felzenszwalb(small, scale=scale, sigma=0.5, min_size=80).astype(np.int32)
+            for scale in REGION_SCALES
+        ]
 
     def material(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """Return a (height, width, 3) uint8 piece of a photograph or texture, turned, scaled and recoloured."""
+        """Return a (height, width, 3) uint8 piece of a photograph, turned, scaled and recoloured."""
         photo = self.materials[int(rng.integers(len(self.materials)))]
         (piece,) = crop([photo], rng, height, width, float(np.exp(rng.uniform(np.log(0.4), np.log(2.0)))))
         return recolour(piece, rng)
@@ -108,7 +110,9 @@ def composite(pool: PhotoPool, config: ShapesConfig, rng: np.random.Generator) -
     """Draw a scene whose background and objects are pieces of photographs."""
 
     def surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        return pool.material(rng, height, width) if rng.random() < 0.7 else paint(draw_texture(rng), rng, height, width)
+        if rng.random() < 0.7:
+            return pool.material(rng, height, width)
+        return paint(draw_texture(rng), rng, height, width)
 
     canvas = np.ascontiguousarray(surface(rng, SIDE, SIDE), np.float32)
     masks: list[np.ndarray] = []
@@ -131,8 +135,8 @@ def regions(pool: PhotoPool, rng: np.random.Generator) -> LabelledImage:
     image, cut = crop([pool.photos[which], labels], rng, SIDE, SIDE, zoom)
     names, counts = np.unique(cut, return_counts=True)
     fit = names[(counts >= AREA[0] * SIDE**2) & (counts <= AREA[1] * SIDE**2)]
-    chosen = rng.permutation(fit)[:8]
-    return LabelledImage(recolour(image, rng), np.array([cut == name for name in chosen]).reshape(-1, SIDE, SIDE))
+    masks = np.array([cut == name for name in rng.permutation(fit)[:8]]).reshape(-1, SIDE, SIDE)
+    return LabelledImage(recolour(image, rng), masks)
 
 
 def objects(pool: PhotoPool, rng: np.random.Generator) -> LabelledImage:
@@ -161,17 +165,19 @@ def pad_to_aspect(drawn: LabelledImage, rng: np.random.Generator) -> LabelledIma
 class TrainingScenes(IterableDataset):
     """Endless training samples; worker w of seed s always yields the same ones.
 
-    Each sample is ``(image, masks, points, labels, clicks)``: (256, 256, 3) uint8, (OBJECTS, 256, 256) uint8 with
-    PADDING outside the image, (OBJECTS, MAX_POINTS, 2) float32, (OBJECTS, MAX_POINTS) int64, (OBJECTS,) bool.
+    Each sample is ``(image, masks, points, labels, clicks)``: (256, 256, 3) uint8, (OBJECTS, 256, 256) uint8
+    with PADDING outside the image, (OBJECTS, MAX_POINTS, 2) float32, (OBJECTS, MAX_POINTS) int64 and
+    (OBJECTS,) bool.
 
     Args:
         pool: Photographs.
         seed: First entry of every sample's random seed.
+        shares: How often each of ``SOURCES`` is drawn from.
         start: Number of samples to skip, for a resumed run.
     """
 
-    def __init__(self, pool: PhotoPool, seed: int, start: int = 0) -> None:
-        self.pool, self.seed, self.start = pool, seed, start
+    def __init__(self, pool: PhotoPool, seed: int, shares: tuple[float, ...], start: int = 0) -> None:
+        self.pool, self.seed, self.shares, self.start = pool, seed, shares, start
         self.config = ShapesConfig()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -187,7 +193,7 @@ class TrainingScenes(IterableDataset):
             index += step
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...] | None:
-        kind = rng.choice(SOURCES, p=SHARES)
+        kind = rng.choice(SOURCES, p=self.shares)
         if kind == "shapes":
             drawn = draw_scene(self.config, rng)
             if rng.random() < 0.3:

@@ -1,10 +1,9 @@
-"""Measure ``mini``: clicks and ideal prompts on shapes, photographs and, where present, folders of real data."""
+"""Measure ``mini``: clicks and ideal prompts on shapes, photographs and, where present, real data."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from ppd_env.features.registry import load_features
 from ppd_env.metrics import dice, iou
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import build_bank
+from ppd_env.scenes.scene import SceneSource
 from ppd_env.segmenters.letterbox import upscale_logits
 from ppd_env.segmenters.mini.segmenter import MiniSegmenter
 from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.features.registry import load_features
 from ppd_env.simulator import Simulator
 
 REAL = ("kvasir_seg", "isic2018", "coco200", "fss1000", "persam_examples")
@@ -56,8 +56,8 @@ def ideal_dice(scenes: str, segmenter: MiniSegmenter, draws: int, seed: int) -> 
     truths = [bank.raw(row).mask for row in range(len(bank))]
     for draw in range(draws):
         status = [
-            ideal_prompts(bank.truth[row].numpy(), int(bank.peak[row]), np.random.default_rng([seed, draw, row]))
-            for row in range(len(bank))
+            ideal_prompts(truth, peak, np.random.default_rng([seed, draw, row]))
+            for row, (truth, peak) in enumerate(zip(bank.truth.numpy(), bank.peak.tolist(), strict=True))
         ]
         masks = simulator.native_masks(torch.arange(len(bank)), torch.from_numpy(np.stack(status)))
         scores += [dice(mask, truth) for mask, truth in zip(masks, truths, strict=True)]
@@ -83,18 +83,22 @@ def next_click(shown: np.ndarray, truth: np.ndarray) -> tuple[tuple[int, int], i
     return (int(x), int(y)), 1 - kind
 
 
-def clicks(
-    scenes: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, segmenter: MiniSegmenter, rounds: int = 5
-) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate corrective clicks.
+def clicks(source: SceneSource, segmenter: MiniSegmenter, rounds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate corrective clicks on every scene of a source.
+
+    Args:
+        source: The scenes.
+        segmenter: What is clicked.
+        rounds: Clicks per scene.
 
     Returns:
         true and predicted IoU after each click, (count, rounds) each.
     """
+    count = len(source)
     true, predicted = np.zeros((count, rounds)), np.zeros((count, rounds))
     for index in tqdm(range(count), desc="clicks"):
-        image, truth = scenes(index)
-        embedding = segmenter.embed(image)
+        scene = source[index]
+        truth, embedding = scene.mask, segmenter.embed(scene.image)
         shown = np.zeros(truth.shape, bool)
         points: list[tuple[int, int]] = []
         labels: list[int] = []
@@ -119,8 +123,7 @@ def measure(job: Measurement) -> dict[str, float]:
     from ppd_env.scenes.sources import open_source
 
     source = open_source(job.shapes)
-    pairs = lambda i: (source[i].image, source[i].mask)  # noqa: E731
-    true, predicted = clicks(pairs, min(len(source), 500), segmenter)
+    true, predicted = clicks(source, segmenter)
     for number in range(true.shape[1]):
         results[f"shapes.iou_after_{number + 1}"] = float(true[:, number].mean())
     results["shapes.iou_correlation"] = float(np.corrcoef(true.ravel(), predicted.ravel())[0, 1])
@@ -131,7 +134,8 @@ def measure(job: Measurement) -> dict[str, float]:
         for name in REAL:
             folder = Path(job.data).resolve() / name
             if folder.exists():
-                results[f"{name}.dice_jittered"] = ideal_dice(f"folder://{folder}", segmenter, job.draws, job.seed)
+                score = ideal_dice(f"folder://{folder}", segmenter, job.draws, job.seed)
+                results[f"{name}.dice_jittered"] = score
         found = [results[f"{name}.dice_jittered"] for name in REAL if f"{name}.dice_jittered" in results]
         results["real.dice_jittered"] = float(np.mean(found))
     return results
@@ -143,5 +147,6 @@ if __name__ == "__main__":
     print(json.dumps(numbers, indent=2))
     if settings.json_path:
         aside = Path(settings.json_path + ".tmp")
-        aside.write_text(json.dumps({"seed": settings.seed, "weights": settings.weights, "results": numbers}, indent=2))
+        facts = {"seed": settings.seed, "weights": settings.weights, "results": numbers}
+        aside.write_text(json.dumps(facts, indent=2) + "\n")
         aside.rename(settings.json_path)

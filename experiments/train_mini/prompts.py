@@ -43,7 +43,7 @@ def draw_prompts(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def first_click(inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return an (x, y) where ``inside`` (side, side) uint8 is 1, in the unit square: half the time its centre, else anywhere inside."""
+    """Return an (x, y) of the unit square inside an (side, side) uint8 mask: its centre, or anywhere."""
     depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     if rng.random() < 0.5:
         at = int(depth.argmax())

@@ -1,7 +1,7 @@
 """Train ``mini``: one encoding, several objects, several rounds of clicks.
 
-Each stage goes on from the last checkpoint in the output folder; the learning rate moves linearly from ``lr_start``
-to ``lr_end``. See README.md in this folder for the stages that made the shipped weights.
+Each stage goes on from the last checkpoint in the output folder; the learning rate moves linearly from
+``lr_start`` to ``lr_end``. See README.md in this folder for the stages that made the shipped weights.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Stage:
         side: Side of the training images in pixels, a multiple of 32.
         lr_start: Learning rate at the first step, after a warm-up of 100 steps in a first stage.
         lr_end: Learning rate at the last step.
+        shares: How often images are shapes, composites, regions and objects (``data.SOURCES``).
         batch: Images per step.
         seed: Seed of weights and data.
         workers: Processes that draw images.
@@ -49,6 +50,7 @@ class Stage:
     side: int = 256
     lr_start: float = 1e-3
     lr_end: float = 1e-3
+    shares: tuple[float, float, float, float] = (0.42, 0.28, 0.2, 0.1)
     batch: int = 12
     seed: int = 0
     workers: int = 1
@@ -90,7 +92,7 @@ def corrective_clicks(logits: Tensor, target: Tensor, valid: Tensor, count: int)
         count: Clicks per mask.
 
     Returns:
-        points (M, count, 2) float32 in the unit square and labels (M, count) int64, -1 where nothing is wrong.
+        points (M, count, 2) float32 in the unit square, labels (M, count) int64, -1 where nothing is wrong.
     """
     wanted = target >= 0.5
     wrong = ((logits > 0) != wanted) & valid
@@ -110,8 +112,8 @@ def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Te
     pixels = images.permute(0, 3, 1, 2).float()
     if side != pixels.shape[-1]:
         pixels = F.interpolate(pixels, size=(side, side), mode="area")
-    target = F.interpolate((masks == 1).float(), size=(side // 4, side // 4), mode="area").flatten(0, 1)[:, None]
-    valid = F.interpolate((masks != PADDING).float(), size=(side // 4, side // 4), mode="area").flatten(0, 1)[:, None] > 0.5
+    target = _shrink(masks == 1, side // 4)
+    valid = _shrink(masks != PADDING, side // 4) > 0.5
     points, labels, clicks = points.flatten(0, 1), labels.flatten(0, 1), clicks.flatten()
     row = torch.arange(len(images)).repeat_interleave(masks.shape[1])
     prepared = network.embed(pixels)
@@ -122,20 +124,25 @@ def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Te
     for name, chosen, width in (("sets", dense, longest), ("click", click, 1)):
         if not len(chosen):
             continue
-        image = {key: value[row[chosen]] for key, value in prepared.items()}
+        image = {key: value.index_select(0, row[chosen]) for key, value in prepared.items()}
         logits, iou = network.decode(image, points[chosen, :width], labels[chosen, :width], None, slice(0, 4))
         loss, shown = _loss_of(logits, iou, target[chosen], ambiguous=name == "click")
         total, parts[name] = total + loss * len(chosen) / len(clicks), shown
     if len(click):
         count = int(torch.randint(1, 7, ()))
         more, signs = corrective_clicks(logits[:, :1].detach(), target[click], valid[click], count)
-        image = {key: value[row[click]] for key, value in prepared.items()}
+        image = {key: value.index_select(0, row[click]) for key, value in prepared.items()}
         again = torch.cat([points[click, :1], more], dim=1), torch.cat([labels[click, :1], signs], dim=1)
         earlier = logits[:, :1].detach() if torch.rand(()) < 0.2 else None
         logits, iou = network.decode(image, *again, earlier, slice(0, 4))
         loss, parts["corrected"] = _loss_of(logits, iou, target[click], ambiguous=False)
         total = total + loss * len(click) / len(clicks)
     return total, parts
+
+
+def _shrink(masks: Tensor, side: int) -> Tensor:
+    """Average (B, K, h, w) bool over cells: (B * K, 1, side, side) float32."""
+    return F.interpolate(masks.float(), size=(side, side), mode="area").flatten(0, 1)[:, None]
 
 
 def _loss_of(logits: Tensor, iou: Tensor, target: Tensor, ambiguous: bool) -> tuple[Tensor, float]:
@@ -175,7 +182,8 @@ class Run:
     def update_average(self) -> None:
         """Move the averaged weights a little towards the current ones."""
         weight = 1 - min(self.stage.ema, (1 + self.steps_done) / (20 + self.steps_done))
-        for kept, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        for kept, new in pairs:
             if kept.dtype.is_floating_point:
                 kept.lerp_(new, weight)
             else:
@@ -203,11 +211,18 @@ class Run:
 def train(stage: Stage) -> None:
     """Run one stage and leave ``checkpoint.pt``, ``mini.safetensors`` and a line in ``log.jsonl`` behind."""
     run = Run(stage)
-    scenes = TrainingScenes(PhotoPool(), stage.seed, start=run.steps_done * stage.batch * 2)
-    loader = DataLoader(scenes, batch_size=stage.batch, num_workers=stage.workers, prefetch_factor=6, multiprocessing_context="spawn")
+    scenes = TrainingScenes(PhotoPool(), stage.seed, stage.shares, start=run.steps_done * stage.batch * 2)
+    loader = DataLoader(
+        scenes,
+        batch_size=stage.batch,
+        num_workers=stage.workers,
+        prefetch_factor=6,
+        multiprocessing_context="spawn",  # a fork would inherit the locks of OpenMP's threads
+    )
     started, warm = time.monotonic(), run.steps_done == 0
     means: dict[str, float] = {}
-    progress = tqdm(zip(range(stage.steps), loader, strict=False), total=stage.steps, desc=stage.name, mininterval=5)
+    samples = zip(range(stage.steps), loader, strict=False)
+    progress = tqdm(samples, total=stage.steps, desc=stage.name, mininterval=5)
     for step, sample in progress:
         passed = step / stage.steps
         if stage.max_minutes:
@@ -224,7 +239,7 @@ def train(stage: Stage) -> None:
         run.optimiser.step()
         run.steps_done += 1
         run.update_average()
-        for key, value in {"loss": float(loss), **parts}.items():
+        for key, value in {"loss": loss.item(), **parts}.items():
             means[key] = value if key not in means else 0.98 * means[key] + 0.02 * value
         progress.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
         if run.steps_done % 250 == 0:

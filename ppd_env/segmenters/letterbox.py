@@ -1,4 +1,4 @@
-"""The geometry SAM shares with its small sisters: longer side scaled to a square, padding below and to the right."""
+"""SAM's geometry: the longer side scaled to that of a square, padding below and to the right."""
 
 from __future__ import annotations
 

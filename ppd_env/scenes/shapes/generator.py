@@ -73,7 +73,9 @@ def _painter(config: ShapesConfig, texture: Texture) -> Painter:
         if rng.random() >= config.parts:
             return surface
         other = tint(texture, rng) if rng.random() < 0.4 else draw_texture(rng)
-        region = smooth_noise(rng, height, width, max(height, width) / rng.uniform(1.0, 3.0)) > rng.uniform(-0.2, 0.6)
+        region = smooth_noise(rng, height, width, max(height, width) / rng.uniform(1.0, 3.0)) > rng.uniform(
+            -0.2, 0.6
+        )
         surface[region] = paint(other, rng, height, width)[region]
         return surface
 
@@ -126,7 +128,9 @@ def _throw_shadow(canvas: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     dx, dy = rng.uniform(-9, 9, 2)
     small = cv2.resize(mask, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     move = np.array([[1, 0, dx / 4], [0, 1, dy / 4]], np.float32)
-    soft = cv2.GaussianBlur(cv2.warpAffine(small, move, small.shape[::-1]), (0, 0), float(rng.uniform(0.7, 2.5)))
+    soft = cv2.GaussianBlur(
+        cv2.warpAffine(small, move, small.shape[::-1]), (0, 0), float(rng.uniform(0.7, 2.5))
+    )
     soft = cv2.resize(soft, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     canvas *= 1 - float(rng.uniform(0.15, 0.5)) * soft[..., None].astype(np.float32) / 255
 
@@ -173,4 +177,6 @@ def _draw_highlights(canvas: np.ndarray, rng: np.random.Generator) -> None:
     for _ in range(int(rng.integers(1, 8))):
         centre = np.round(rng.uniform(0, side, 2)).astype(int).tolist()
         axes = np.round(rng.uniform(1, 7, 2)).astype(int).tolist()
-        cv2.ellipse(canvas, centre, axes, float(rng.uniform(0, 180)), 0, 360, (245, 245, 240), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            canvas, centre, axes, float(rng.uniform(0, 180)), 0, 360, (245, 245, 240), -1, cv2.LINE_AA
+        )

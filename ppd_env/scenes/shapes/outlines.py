@@ -11,7 +11,9 @@ _SUBPIXEL_BITS = 4
 Contours = list[np.ndarray]
 
 
-def draw_outline(rng: np.random.Generator, side: int, centre: tuple[float, float], radius: float) -> np.ndarray:
+def draw_outline(
+    rng: np.random.Generator, side: int, centre: tuple[float, float], radius: float
+) -> np.ndarray:
     """Draw a random shape.
 
     Args:

@@ -21,7 +21,8 @@ class ShapesSource:
     the split is part of the random seed.
 
     Args:
-        uri: ``shapes://SPLIT?count=N&seed=K`` with SPLIT one of train, val, test; count defaults to 1000, seed to 0.
+        uri: ``shapes://SPLIT?count=N&seed=K`` with SPLIT one of train, val, test; count defaults to 1000,
+            seed to 0.
 
     Raises:
         ConfigError: Unknown split or key, or a count below 1.
@@ -30,7 +31,9 @@ class ShapesSource:
     def __init__(self, uri: Uri) -> None:
         uri.require_keys({"count", "seed"})
         if uri.path not in SPLITS:
-            raise ConfigError(f"{uri.text!r}: unknown split {uri.path!r}; use shapes://{{{', '.join(SPLITS)}}}.")
+            raise ConfigError(
+                f"{uri.text!r}: unknown split {uri.path!r}; use shapes://{{{', '.join(SPLITS)}}}."
+            )
         self.uri = uri.text
         self.split = uri.path
         self.count = uri.integer("count", 1000)

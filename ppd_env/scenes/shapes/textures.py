@@ -84,12 +84,16 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, grain: float
     grain = max(grain, 1.0)
     rows, columns = int(height / grain) + 3, int(width / grain) + 3
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    fine = cv2.resize(coarse, (int(columns * grain) + 1, int(rows * grain) + 1), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(
+        coarse, (int(columns * grain) + 1, int(rows * grain) + 1), interpolation=cv2.INTER_CUBIC
+    )
     top, left = int(rng.integers(0, int(grain) + 1)), int(rng.integers(0, int(grain) + 1))
     return fine[top : top + height, left : left + width]
 
 
-def _coordinates(texture: Texture, rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _coordinates(
+    texture: Texture, rng: np.random.Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rotated, warped, randomly shifted coordinates in periods of the texture."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     cos, sin = np.cos(texture.angle), np.sin(texture.angle)

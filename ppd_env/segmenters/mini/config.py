@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """Architecture of ``mini``: SAM's prompt encoder and two-way decoder behind a small convolutional encoder.
+    """Architecture of ``mini``: SAM's prompt encoder and two-way decoder behind a small image encoder.
 
     Args:
         image_size: Side of the letterboxed input in pixels.

@@ -1,9 +1,9 @@
 """SAM's prompt encoder and two-way mask decoder, batched exactly over prompt sets of different sizes.
 
-The architecture is that of Segment Anything (Kirillov et al. 2023, appendix A) in small, with SAM 2's finer side
-inputs to the upscaling. Two things differ from the usual implementations. Absent points are masked in the two places
-where tokens are attended to, so a set's mask does not depend on what it is batched with. What the first layer
-computes from the image alone is computed once per image and kept in the embedding.
+The architecture is that of Segment Anything (Kirillov et al. 2023, appendix A) in small, with SAM 2's finer
+side inputs to the upscaling. Two things differ from the usual implementations. Absent points are masked in the
+two places where tokens are attended to, so a set's mask does not depend on what it is batched with. What the
+first layer computes from the image alone is computed once per image and kept in the embedding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ppd_env.segmenters.mini.config import MiniConfig
 class FourierPosition(nn.Module):
     """Random Fourier features of positions in the unit square.
 
-    The matrix is drawn with scale 1: at the scale transformers draws it, a network trained from scratch cannot
-    tell neighbouring positions apart.
+    The matrix is drawn with scale 1. Much higher frequencies, as transformers draws them, keep a network from
+    learning from scratch.
     """
 
     matrix: Tensor
@@ -82,12 +82,17 @@ class TwoWayLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
 
     def constants(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project the image side: (keys, values) for the tokens and queries to them, (B, cells, inner) each."""
+        """Project the image side: keys and values for the tokens, queries to them; (B, cells, inner) each."""
         placed = image + grid
         return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
 
     def forward(
-        self, tokens: Tensor, codes: Tensor, image: Tensor, sides: tuple[Tensor, Tensor, Tensor], mask: Tensor | None
+        self,
+        tokens: Tensor,
+        codes: Tensor,
+        image: Tensor,
+        sides: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Update tokens (B, t, dim) and image (B, cells, dim); ``sides`` come from ``constants``."""
         keys, values, queries = sides
@@ -171,7 +176,9 @@ class MaskDecoder(nn.Module):
         codes, bias = self._tokens(points, labels)
         state = codes
         for layer in self.layers:
-            state, image = layer(state, codes, image, sides if layer.first else layer.constants(image, grid), bias)
+            state, image = layer(
+                state, codes, image, sides if layer.first else layer.constants(image, grid), bias
+            )
         last = self.last
         mixed = last.attend(last.q(state + codes), last.k(image + grid), last.v(image))
         state = self.last_norm(state + mixed)
@@ -180,7 +187,7 @@ class MaskDecoder(nn.Module):
         )
 
     def _tokens(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Output tokens followed by point codes, and the additive mask of absent points (None if all present)."""
+        """Output tokens followed by point codes, and the additive mask of absent points if there are any."""
         batch = len(points)
         codes = self.position(points) + self.label_codes(labels.clamp(min=0).long())
         tokens = torch.cat([self.output_tokens.expand(batch, -1, -1), codes], dim=1)
@@ -194,8 +201,8 @@ class MaskDecoder(nn.Module):
     def _upscale(self, image: Tensor, state: Tensor, prepared: dict[str, Tensor], tokens: slice) -> Tensor:
         """Upscale by four and multiply with the chosen mask tokens.
 
-        Transposed convolutions whose kernel equals their stride are plain matrix products on each cell; the cells
-        stay in nested order (coarse, 2 x 2, 2 x 2) until only the logits are left to be put in rows.
+        Transposed convolutions whose kernel equals their stride are plain matrix products on each cell; the
+        cells stay in nested order (coarse, 2 x 2, 2 x 2) until only the logits are left to be put in rows.
         """
         batch, cells, _ = image.shape
         h = math.isqrt(cells)
@@ -210,11 +217,13 @@ class MaskDecoder(nn.Module):
 
 
 def _mlp(dim: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, outputs))
+    return nn.Sequential(
+        nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, outputs)
+    )
 
 
 def _nested(side: Tensor, h: int, levels: int) -> Tensor:
-    """Reorder (B, c, h * 2^levels, ...) pixels to (B, h * h, 4^levels, c), each coarse cell's pixels together."""
+    """Reorder (B, c, h * 2^levels, ...) pixels to (B, h * h, 4^levels, c): cell by cell of the embedding."""
     batch, channels = side.shape[:2]
     if levels == 1:
         split = side.reshape(batch, channels, h, 2, h, 2).permute(0, 2, 4, 3, 5, 1)

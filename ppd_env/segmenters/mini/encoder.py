@@ -1,4 +1,4 @@
-"""The image encoder: residual convolutions down to stride 16, global attention, and two finer side outputs."""
+"""The image encoder: residual convolutions down to stride 16, global attention, two finer side outputs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AttentionBlock(nn.Module):
 class ImageEncoder(nn.Module):
     """Encode letterboxed images.
 
-    Side outputs at strides 4 and 8 feed the mask decoder's upscaling, as in SAM 2 (Ravi et al. 2024, section 4).
+    Side outputs at strides 4 and 8 feed the mask decoder's upscaling, as in SAM 2 (Ravi et al. 2024).
     """
 
     pixel_mean: Tensor
@@ -73,7 +73,9 @@ class ImageEncoder(nn.Module):
         self.attention = nn.ModuleList(
             AttentionBlock(coarse, config.encoder_heads) for _ in range(config.attention_blocks)
         )
-        self.neck = nn.Sequential(nn.LayerNorm(coarse), nn.Linear(coarse, config.dim), nn.LayerNorm(config.dim))
+        self.neck = nn.Sequential(
+            nn.LayerNorm(coarse), nn.Linear(coarse, config.dim), nn.LayerNorm(config.dim)
+        )
         self.side8 = nn.Conv2d(middle, config.dim // 4, 1)
         self.side4 = nn.Conv2d(fine, config.dim // 8, 1)
 

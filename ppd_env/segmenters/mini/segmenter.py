@@ -113,10 +113,14 @@ def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
         network = MiniNetwork(config)
         missing, unexpected = network.load_state_dict(state, strict=False)
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"{path}: not a readable file of mini weights ({error}); reinstall the package.") from error
+        raise ConfigError(
+            f"{path}: not a readable file of mini weights ({error}); reinstall the package."
+        ) from error
     lost = [name for name in missing if not name.endswith("num_batches_tracked")]
     if lost or unexpected:
-        raise ConfigError(f"{path}: not weights of this architecture: {(lost + unexpected)[0]!r} does not fit.")
+        raise ConfigError(
+            f"{path}: not weights of this architecture: {(lost + unexpected)[0]!r} does not fit."
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     scale = float(metadata.get("feature_scale", 1.0))
     return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scale, device)
