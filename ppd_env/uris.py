@@ -52,7 +52,7 @@ def parse_uri(text: str) -> Uri:
     """Parse ``text``.
 
     Args:
-        text: For example ``"shapes://train?count=1000&seed=0"``, ``"mini"`` or ``"sam:facebook/sam-vit-base"``.
+        text: For example ``"shapes://train?count=1000&seed=0"``, or ``"sam:facebook/sam-vit-base"``.
 
     Returns:
         The parts of the URI; the query is empty if there is none.

@@ -31,7 +31,7 @@ class SceneSource(Protocol):
 
     Attributes:
         uri: The URI it was opened from.
-        signature: Hash of everything that decides its scenes (generator version, files); part of the cache key.
+        signature: Hash of everything that decides its scenes (generator, files); part of the cache key.
     """
 
     uri: str
