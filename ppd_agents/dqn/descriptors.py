@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,27 +12,31 @@ from torch import Tensor
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
 _FAR = 2.0
-"""Stands for the distance to a sign that has no active prompt; both spaces reach about 1.5."""
+"""Stands for the distance to a sign that has no active prompt; usual distances are below it."""
 
 
 @dataclass(frozen=True)
 class Bins:
     """Centres of the joint soft histogram of (feature distance, physical distance).
 
-    Feature bins are evenly spaced; physical ones double their spacing, so that neighbours are told
-    apart more finely than far nodes. Each distance is shared between its two nearest centres.
+    Centre k lies at ``scale * (ratio**k - 1)``: near nodes are told apart more finely than far ones, and no
+    extractor's usual distances fall outside. Each distance is shared between its two nearest centres.
 
     Args:
         feature: Number of feature bins; the last one holds everything farther away.
-        feature_width: Distance between two feature centres.
+        feature_scale: Their scale; with the default the centres reach from 0 over 1.04 (number 6) to 3.7.
+        feature_ratio: Their ratio.
         physical: Number of physical bins; the last one holds everything farther away.
-        physical_scale: Centre k lies at ``physical_scale * (2**k - 1)``.
+        physical_scale: Their scale, in sides of the image.
+        physical_ratio: Their ratio.
     """
 
-    feature: int = 8
-    feature_width: float = 0.2
+    feature: int = 10
+    feature_scale: float = 0.1
+    feature_ratio: float = 1.5
     physical: int = 6
     physical_scale: float = 0.05
+    physical_ratio: float = 2.0
 
     @property
     def size(self) -> int:
@@ -117,8 +122,8 @@ def describe(
     other = active.present[:, None] & (active.nodes[:, None] != nodes[:, :, None])
     parts: list[Tensor] = []
     totals: list[Tensor] = []
-    kernel_f = _hat(feature / bins.feature_width, bins.feature)
-    kernel_p = _hat(torch.log2(1 + physical / bins.physical_scale), bins.physical).transpose(-1, -2)
+    kernel_f = _hat(feature, bins.feature, bins.feature_scale, bins.feature_ratio)
+    kernel_p = _hat(physical, bins.physical, bins.physical_scale, bins.physical_ratio).transpose(-1, -2)
     for wanted in (True, False):
         mine = other & (active.positive == wanted)[:, None]
         weight = mine.to(feature.dtype)
@@ -155,8 +160,9 @@ def _distances(
     return square.clamp_min(0).sqrt(), offset.square().sum(-1).sqrt()
 
 
-def _hat(place: Tensor, count: int) -> Tensor:
-    """Share each place between its two nearest integer centres: (B, M, n) -> (B, M, count, n)."""
+def _hat(distances: Tensor, count: int, scale: float, ratio: float) -> Tensor:
+    """Share each distance between its two nearest centres: (B, M, n) -> (B, M, count, n)."""
+    place = torch.log1p(distances / scale) / math.log(ratio)
     centres = torch.arange(count, dtype=place.dtype, device=place.device)[:, None]
     distance = place.clamp(max=count - 1)[:, :, None] - centres
     return distance.abs_().neg_().add_(1).relu_()

@@ -89,8 +89,8 @@ def test_large_batches_are_cut_and_joined(random_state, monkeypatch):
 
 
 def test_histograms_count_each_prompt_once_in_its_cell():
-    bins = Bins(feature=3, feature_width=1.0, physical=2, physical_scale=1.0)
-    features = torch.tensor([[[0.0], [1.0], [2.0], [0.5]]])
+    bins = Bins(feature=3, feature_scale=1.0, feature_ratio=2.0, physical=2, physical_scale=1.0)
+    features = torch.tensor([[[0.0], [1.0], [3.0], [2**0.5 - 1]]])
     positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     status = torch.tensor([[1, 1, 2, 2]], dtype=torch.int8)
     found = describe(
@@ -99,7 +99,7 @@ def test_histograms_count_each_prompt_once_in_its_cell():
     positive, negative = found[: bins.size], found[2 * bins.size + 4 : 3 * bins.size + 4]
     # The other positive one: feature distance 1, physical distance 1. The node itself: nowhere.
     assert torch.allclose(positive.expm1().view(3, 2), torch.tensor([[0.0, 0], [0, 1], [0, 0]]), atol=1e-5)
-    # The negative ones lie on it: one at feature distance 2, one half way between the first two bins.
+    # The negative ones lie on it: one in the last bin, one half way between the first two.
     expected = torch.tensor([[0.5, 0], [0.5, 0], [1, 0]])
     assert torch.allclose(negative.expm1().view(3, 2), expected, atol=1e-5)
 
