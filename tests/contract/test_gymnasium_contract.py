@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import inspect
 import pickle
+import re
 import warnings
 
 import gymnasium as gym
@@ -166,3 +168,12 @@ def test_the_documentation_page_lists_every_argument_key_and_info(make):
         "Version History",
     ):
         assert f"## {section}" in page
+
+
+def test_the_documentation_pages_example_runs(make, tiny_kwargs):
+    page = inspect.getdoc(type(make().unwrapped))
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
+    code = code.replace('role="defender"', 'role="defender", **tiny_kwargs')
+    scope = {"tiny_kwargs": tiny_kwargs}
+    exec(code, scope)
+    assert scope["terminated"] or scope["truncated"]
