@@ -41,7 +41,7 @@ class ListSource:
         height, width = (40, 60) if index == 0 else (30, 20)
         rng = np.random.default_rng(index)
         mask = np.zeros((height, width), bool)
-        mask[: height // 2, : width // 2] = True
+        mask[: int(height * 0.6), : int(width * 0.6)] = True
         image = rng.integers(0, 255, (height, width, 3), np.uint8)
         return RawScene(f"scene{index}", image, mask, "same")
 
