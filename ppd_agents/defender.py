@@ -174,13 +174,8 @@ class Defender:
         first = judge.clean(~(contested & negative))
         second = judge.clean(~(contested & ~negative)) if contested.any() else first
         kept = np.flatnonzero(judge.alive)
-        return Refinement(
-            points=prompts.points[kept].astype(np.float32),
-            labels=prompts.labels[kept],
-            kept=kept,
-            verdicts=tuple(judge.verdicts()),
-            stopped=second,
-        )
+        points_kept = prompts.points[kept].astype(np.float32)
+        return Refinement(points_kept, prompts.labels[kept], kept, tuple(judge.verdicts()), second)
 
 
 class _Judge:

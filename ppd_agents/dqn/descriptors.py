@@ -126,19 +126,22 @@ def describe(
     kernel_p = _hat(physical, bins.physical, bins.physical_scale, bins.physical_ratio).transpose(-1, -2)
     for wanted in (True, False):
         mine = other & (active.positive == wanted)[:, None]
-        weight = mine.to(feature.dtype)
-        counts = torch.matmul(kernel_f * weight[:, :, None], kernel_p).flatten(2)
-        total = weight.sum(-1, keepdim=True)
+        total = mine.sum(-1, keepdim=True).to(feature.dtype)
+        counts = torch.matmul(kernel_f * mine[:, :, None], kernel_p).flatten(2)
         parts += [counts.log1p(), counts / total.clamp_min(1)]
-        for distance in (feature, physical):
-            smallest = distance.masked_fill(~mine, _FAR).amin(-1, keepdim=True)
-            mean = (distance * weight).sum(-1, keepdim=True) / total.clamp_min(1)
-            parts += [smallest, torch.where(total > 0, mean, _FAR)]
+        parts += [_summary(distance, mine, total) for distance in (feature, physical)]
         totals.append(total)
     own = status.gather(1, nodes)
     kinds = torch.stack([own == kind for kind in (INACTIVE, POSITIVE, NEGATIVE)], dim=-1).to(feature.dtype)
     share = totals[0] / (totals[0] + totals[1]).clamp_min(1)
     return torch.cat([*parts, kinds, *(t.log1p() for t in totals), share], dim=-1)
+
+
+def _summary(distance: Tensor, mine: Tensor, total: Tensor) -> Tensor:
+    """Return the smallest and the mean of the distances (B, M, n) that are ``mine``, (B, M, 2)."""
+    smallest = distance.masked_fill(~mine, _FAR).amin(-1, keepdim=True)
+    mean = (distance * mine).sum(-1, keepdim=True) / total.clamp_min(1)
+    return torch.cat([smallest, torch.where(total > 0, mean, _FAR)], dim=-1)
 
 
 def _distances(

@@ -97,11 +97,11 @@ class Learner:
             "return": gain.mean().item(),
             "dice_before": before.mean().item(),
             "dice_after": after.mean().item(),
-            "loss": self.model.logger.name_to_value.get("train/loss", float("nan")),
+            "loss": self.model.logger.name_to_value.get("train/loss"),
             "epsilon": self.model.exploration_rate,
         }
-        for name, value in record.items():
-            self.model.logger.record(f"round/{name}", value)
+        for name in ("return", "dice_before", "dice_after"):
+            self.model.logger.record(f"round/{name}", record[name])
         self.model.logger.dump(self.model.num_timesteps)
         return record
 
@@ -338,19 +338,24 @@ def train_adversarial(
         config: The training, for example ``preset("mini", seed=1)``.
         folder: Where agents (``attacker``, ``defender``), ``history.csv``, logs and checkpoints go.
         resume: Go on from the newest checkpoint in ``folder``; on the CPU the result is bit-equal to a run
-            that was never interrupted. Without a checkpoint the training starts from the beginning.
+            that was never interrupted. Without a checkpoint the training starts from the beginning; with one,
+            it must be True.
         on_round: Called with each round's record.
 
     Returns:
         The agents and the history.
 
     Raises:
-        PPDError: The checkpoint is damaged or belongs to another training.
+        PPDError: The checkpoint is damaged or belongs to another training, or nobody asked to resume it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    alternation = Alternation(config, folder)
     found = list_checkpoints(folder / "checkpoints")
+    if found and not resume:
+        raise PPDError(
+            f"{folder} holds checkpoints of an earlier training: resume it, or train into another folder."
+        )
+    alternation = Alternation(config, folder)
     if resume and found:
         alternation.restore(load_checkpoint(found[-1]))
     return alternation.run(on_round)

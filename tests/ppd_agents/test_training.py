@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from ppd_agents.dqn.agent import GreedyAgent, load_agent, save_agent
 from ppd_agents.training.adversarial import Alternation, train_adversarial
+from ppd_agents.training.callbacks import open_wandb
 from ppd_agents.training.checkpoints import list_checkpoints, load_checkpoint
 from ppd_agents.training.presets import PRESETS, TrainConfig, preset
 from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
@@ -167,6 +169,13 @@ def test_foreign_checkpoints_are_refused(trained, changes, named):
         train_adversarial(tiny(**{"rounds": 3} | changes), folder, resume=True)
 
 
+def test_an_earlier_training_is_not_overwritten(trained):
+    folder, found = trained
+    with pytest.raises(PPDError, match="earlier training"):
+        train_adversarial(tiny(rounds=3), folder)
+    assert list_checkpoints(folder / "checkpoints") == found
+
+
 def test_resuming_an_empty_folder_starts_from_the_beginning(tmp_path):
     assert len(train_adversarial(tiny(rounds=1), tmp_path, resume=True).history) == 1
 
@@ -190,6 +199,13 @@ def test_history_and_logs_are_written(tmp_path):
 def test_tensorboard_files_are_written(tmp_path):
     train_adversarial(tiny(rounds=1, tensorboard=True), tmp_path)
     assert list((tmp_path / "logs" / "attacker").glob("events.out.tfevents.*"))
+
+
+def test_wandb_is_not_even_imported_unless_asked(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert open_wandb("off", tmp_path, {}) is None
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        open_wandb("offline", tmp_path, {})
 
 
 def test_wandb_works_offline_and_only_when_asked(tmp_path, monkeypatch):
