@@ -10,7 +10,7 @@ from ppd_agents.report.gallery import GalleryScene, Panel, outline, scene_figure
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import spread
-from ppd_agents.report.summary import percent, ratio
+from ppd_agents.report.summary import ROW_NAMES, percent, ratio
 from ppd_agents.report.text import text_tables
 
 
@@ -54,18 +54,34 @@ def scene(name="scene one"):
     return GalleryScene(name, image, truth, points, panels)
 
 
+def cells(page):
+    """The text of every table row's cells."""
+    strip = lambda cell: " ".join(re.sub(r"<[^>]+>", "", cell).split())  # noqa: E731
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.DOTALL)
+    return [[strip(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
+
+
+def to(ends, write):
+    return "" if ends is None else " to ".join(write(end) for end in ends)
+
+
 def test_page_holds_every_number(result):
     page = render(result, name="demo")
+    shown = cells(page)
     for budgets in result["results"].values():
         for rows in budgets.values():
             for name in ROWS:
-                for key in ("mdsc", "miou"):
-                    assert percent(rows[name][key]) in page
-                    assert " to ".join(percent(end) for end in rows[name][f"{key}_ci"]) in page
-            for value in (rows["way"], rows["recovery"], rows["recovery"]["controls"]["defence.random"]):
-                assert ratio(value["value"]) in page
-                if value["ci"] is not None:
-                    assert " to ".join(ratio(end) for end in value["ci"]) in page
+                row = rows[name]
+                scores = [percent(row["mdsc"]), to(row["mdsc_ci"], percent)]
+                scores += [percent(row["miou"]), to(row["miou_ci"], percent)]
+                assert [ROW_NAMES[name][0], *scores, "20"] in shown
+            ratios = {
+                "Way of the learned attack": rows["way"],
+                "Recovery by the learned defence": rows["recovery"],
+                "Recovery by random removal": rows["recovery"]["controls"]["defence.random"],
+            }
+            for label, value in ratios.items():
+                assert [label, ratio(value["value"]), to(value["ci"], ratio), "20"] in shown
     for text in ("demo", "shapes-abc123", "9.8.7", "1 min 15 s", "seed 3"):
         assert text in page
 
