@@ -20,7 +20,7 @@ from ppd_env.scenes.sources import open_source
 
 SIDE = 256
 PADDING = 255
-OBJECTS = 3
+OBJECTS = 5
 AREA = (0.006, 0.6)
 REGION_SCALES = (60, 200, 600, 1500)
 SOURCES = ("shapes", "composite", "regions", "objects")
