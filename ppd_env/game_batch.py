@@ -223,6 +223,7 @@ class GameBatch:
 
     def place(self, which: Tensor, status: Tensor) -> None:
         """Put the games ``which`` into ``status`` (k, N); only those whose prompts differ are decoded."""
+        which, status = which.to(self.status.device), status.to(self.status.device)
         self.changed[which] = status != self.status[which]
         moved = self.changed[which].any(dim=1)
         if bool(moved.any()):

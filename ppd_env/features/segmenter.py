@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,11 +16,14 @@ EMBEDDING_NAME = "image"
 """Name, by convention, of the (B, C, h, w) map among a segmenter's embedding tensors."""
 
 
-class SegmenterFeatures:
-    """Directions of the embedding vectors, averaged over each patch.
+CALIBRATION_GRID = 16
 
-    Vectors are brought to length one: the scale of an embedding differs between segmenters, while two random
-    unit vectors of one lie about 1 apart.
+
+class SegmenterFeatures:
+    """Embedding vectors averaged over each patch, divided by a scale fixed per segmenter.
+
+    The scale is the mean distance between two patches of the photograph ``astronaut`` that ships with
+    scikit-image: embeddings of different segmenters differ in size by orders of magnitude.
 
     Args:
         segmenter: Its embedding must hold a (B, C, h, w) tensor named ``image`` over the letterboxed square.
@@ -31,9 +35,12 @@ class SegmenterFeatures:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
         self.uri = f"segmenter:{segmenter.uri}"
-        self.signature = f"segmenter-1:{segmenter.signature}"
+        self.signature = f"segmenter-2:{segmenter.signature}"
         self.device = segmenter.device
-        self.dim = self._map(np.zeros((8, 8, 3), np.uint8)).shape[1]
+        self._scale = 1.0
+        sample = self.extract(data.astronaut(), CALIBRATION_GRID)
+        self.dim = sample.shape[1]
+        self._scale = max(1e-6, float(torch.pdist(sample).mean()))
 
     def _map(self, image: np.ndarray) -> Tensor:
         tensors = self._segmenter.embed(image).tensors
@@ -51,4 +58,4 @@ class SegmenterFeatures:
         embedded = self._map(image)
         height, width = scaled_size(image.shape[0], image.shape[1], embedded.shape[-1])
         pooled = F.adaptive_avg_pool2d(embedded[..., :height, :width].float(), grid)
-        return F.normalize(pooled[0].flatten(1).T, dim=1).contiguous()
+        return pooled[0].flatten(1).T.contiguous() / self._scale

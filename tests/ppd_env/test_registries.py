@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from ppd_env.errors import ConfigError
 from ppd_env.features.contract import FeatureExtractor
@@ -42,8 +43,15 @@ def test_segmenter_features_follow_the_image_not_its_padding():
     image[10:] = [0, 0, 255]
     described = features.extract(image, 4)
     assert described.shape == (16, features.dim) == (16, 3)
-    assert torch.allclose(described[:8], torch.tensor([1.0, 0, 0]).expand(8, 3), atol=1e-6)
-    assert torch.allclose(described[8:], torch.tensor([0, 0, 1.0]).expand(8, 3), atol=1e-6)
+    assert torch.equal(described[:8], described[:1].expand(8, 3))
+    assert torch.equal(described[8:], described[-1:].expand(8, 3))
+    assert described[0, 0] == described[-1, 2] > 1
+    assert described[0, 2] == described[-1, 0] == 0
+
+
+def test_segmenter_features_of_random_patches_lie_about_one_apart():
+    described = load_features("segmenter:fake").extract(data.chelsea(), 16)
+    assert 0.3 < torch.pdist(described).mean() < 3
 
 
 def test_segmenter_features_must_name_their_segmenter():
