@@ -8,9 +8,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import ppd_env  # noqa: F401
+from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.masked_dqn import MaskedDQN
-from ppd_agents.dqn.q_network import QNetworkConfig
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.dqn.replay import SceneReplayBuffer
+from ppd_env.features.registry import load_features
 from ppd_env.scenes.bank import open_bank
 
 SCENES = "shapes://train?count=4&seed=1"
@@ -66,6 +68,19 @@ def test_it_learns_from_compact_observations_with_the_scene_buffer():
     model = learn("compact", scenes=(bank.features, bank.positions))
     assert isinstance(model.replay_buffer, SceneReplayBuffer)
     assert model.replay_buffer.size() == 24
+
+
+def test_a_saved_attacker_is_the_opponent_of_an_environment(tmp_path):
+    network = GraphQNetwork(QNetworkConfig(role="attacker", hidden=8), torch.Generator().manual_seed(0))
+    save_agent(Agent(network, "fake", load_features("fake").signature, 6, 1.0), tmp_path / "attacker")
+    uri = f"ppd_agents.defender:load_opponent?stop=false&path={tmp_path / 'attacker'}"
+    prompts = {}
+    for start in ("ideal", "ideal+attack"):
+        env = gym.make("PPD-v0", role="defender", start=start, opponent=uri, **WORLD)
+        prompts[start], _ = env.reset(seed=2)
+    before, after = prompts["ideal"]["status"], prompts["ideal+attack"]["status"]
+    assert (after[before > 0] == before[before > 0]).all()
+    assert (after > 0).sum() == (before > 0).sum() + WORLD["attack_steps"]
 
 
 def test_full_and_compact_observations_have_the_same_values():
