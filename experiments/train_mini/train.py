@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +107,33 @@ def corrective_clicks(logits: Tensor, target: Tensor, valid: Tensor, count: int)
     return points, torch.where(best > 0, labels, -1)
 
 
+def grouping_loss(tokens: Tensor, masks: Tensor, anchors: int = 4) -> Tensor:
+    """Ask that cells of one object point the same way in feature space and others elsewhere.
+
+    For random cells inside each object, the cosine to every other cell is read as the logit of belonging to
+    it.
+
+    Args:
+        tokens: (B, cells, d) float32, the embedding.
+        masks: (B, K, h, w) uint8.
+        anchors: Cells drawn per object.
+
+    Returns:
+        Scalar; inside and outside cells count the same.
+    """
+    side = math.isqrt(tokens.shape[1])
+    share = _shrink(masks == 1, side).flatten(1)
+    shown = _shrink(masks != PADDING, side).flatten(1) > 0.5
+    unit = F.normalize(tokens, dim=-1).repeat_interleave(masks.shape[1], dim=0)
+    drawn = torch.multinomial((share + 1e-6) ** 2, anchors)
+    cosine = unit.gather(1, drawn[..., None].expand(-1, -1, unit.shape[-1])) @ unit.transpose(1, 2)
+    target = share[:, None].expand_as(cosine)
+    loss = F.binary_cross_entropy_with_logits(8 * (cosine - 0.5), target, reduction="none")
+    inside, outside = share * shown, (1 - share) * shown
+    weight = sum(part / part.sum(1, keepdim=True).clamp(min=1) for part in (inside, outside))
+    return (loss * weight[:, None]).sum(dim=-1).mean() / 2
+
+
 def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Tensor, dict[str, float]]:
     """Loss of one batch of images: all prompt sets, then corrected first clicks once more."""
     images, masks, points, labels, clicks = sample
@@ -116,11 +144,13 @@ def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Te
     valid = _shrink(masks != PADDING, side // 4) > 0.5
     points, labels, clicks = points.flatten(0, 1), labels.flatten(0, 1), clicks.flatten()
     row = torch.arange(len(images)).repeat_interleave(masks.shape[1])
-    prepared = network.embed(pixels)
+    encoded = network.encoder(pixels)
+    prepared = network.decoder.prepare(*encoded)
     longest = int((labels >= 0).sum(dim=1).max())
 
     dense, click = (~clicks).nonzero()[:, 0], clicks.nonzero()[:, 0]
-    total, parts = torch.zeros(()), {}
+    grouping = grouping_loss(encoded[0], masks)
+    total, parts = grouping, {"grouping": grouping.item()}
     for name, chosen, width in (("sets", dense, longest), ("click", click, 1)):
         if not len(chosen):
             continue

@@ -25,7 +25,7 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     Returns:
         (side, side, 3) uint8.
     """
-    height, width = scaled_size(*image.shape[:2], side)
+    height, width = scaled_size(image.shape[0], image.shape[1], side)
     shrinking = side < max(image.shape[:2])
     out = np.zeros((side, side, 3), np.uint8)
     out[:height, :width] = cv2.resize(
@@ -74,7 +74,7 @@ def low_res_mask(mask: np.ndarray, low_res: int) -> np.ndarray:
     Returns:
         (low_res, low_res) bool; never empty: where no cell reaches one half, the fullest cells count.
     """
-    height, width = scaled_size(*mask.shape, low_res)
+    height, width = scaled_size(mask.shape[0], mask.shape[1], low_res)
     tensor = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
     share = F.adaptive_avg_pool2d(tensor, (height, width))[0, 0].numpy()
     out = np.zeros((low_res, low_res), bool)

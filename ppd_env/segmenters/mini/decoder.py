@@ -63,8 +63,10 @@ class Attention(nn.Module):
         Returns:
             (B, n, dim) float32.
         """
-        split = [t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in (q, k, v)]
-        mixed = F.scaled_dot_product_attention(*split, attn_mask=mask)
+        heads_q, heads_k, heads_v = (
+            t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in (q, k, v)
+        )
+        mixed = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -142,7 +144,7 @@ class MaskDecoder(nn.Module):
         """
         h = math.isqrt(image.shape[1])
         image = image + self.no_mask
-        keys, values, queries = self.layers[0].constants(image, self.position.grid(h))  # type: ignore[operator]
+        keys, values, queries = self._first().constants(image, self.position.grid(h))
         return {
             "image": image,
             "keys": keys,
@@ -172,7 +174,7 @@ class MaskDecoder(nn.Module):
         sides = (prepared["keys"], prepared["values"], prepared["queries"])
         if mask is not None:
             image = image - self.no_mask + self.mask_stem(mask).flatten(2).transpose(1, 2)
-            sides = self.layers[0].constants(image, grid)  # type: ignore[operator]
+            sides = self._first().constants(image, grid)
         codes, bias = self._tokens(points, labels)
         state = codes
         for layer in self.layers:
@@ -185,6 +187,11 @@ class MaskDecoder(nn.Module):
         return self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, tokens), (
             self.iou_head(state[:, 0])[:, tokens]
         )
+
+    def _first(self) -> TwoWayLayer:
+        layer = self.layers[0]
+        assert isinstance(layer, TwoWayLayer)
+        return layer
 
     def _tokens(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Output tokens followed by point codes, and the additive mask of absent points if there are any."""

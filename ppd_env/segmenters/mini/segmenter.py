@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class MiniSegmenter:
         self, network: MiniNetwork, uri: str, signature: str, feature_scale: float, device: torch.device
     ) -> None:
         self.network = network.eval().requires_grad_(False).to(device)
-        self.network.encoder.to(memory_format=torch.channels_last)
+        self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.uri, self.signature, self.device = uri, signature, device
         self.low_res = network.config.low_res
         self.feature_scale = feature_scale
@@ -126,7 +127,7 @@ def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
     return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scale, device)
 
 
-def _as_config(values: dict[str, object]) -> dict[str, object]:
+def _as_config(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples: give each field its own type again."""
     known = {field.name for field in fields(MiniConfig)}
     if set(values) - known:
