@@ -178,9 +178,9 @@ class MaskDecoder(nn.Module):
         codes, bias = self._tokens(points, labels)
         state = codes
         for layer in self.layers:
-            state, image = layer(
-                state, codes, image, sides if layer.first else layer.constants(image, grid), bias
-            )
+            assert isinstance(layer, TwoWayLayer)
+            fixed = sides if layer.first else layer.constants(image, grid)
+            state, image = layer(state, codes, image, fixed, bias)
         last = self.last
         mixed = last.attend(last.q(state + codes), last.k(image + grid), last.v(image))
         state = self.last_norm(state + mixed)
