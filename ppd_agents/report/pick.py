@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -15,6 +18,27 @@ HARMED = 20.0
 """Points of Dice an attack must cost for its scene to be shown, where enough scenes are."""
 
 PANELS = (("Ideal", "ideal"), ("Attacked", "attack.learned"), ("Defended", "defence.learned"))
+
+
+def varied(loss: np.ndarray, groups: Sequence[str], count: int) -> np.ndarray:
+    """Keep, of every group, only so many scenes (those that lost most) that ``count`` need all groups.
+
+    Args:
+        loss: (S,) points of Dice lost.
+        groups: S groups, such as photographs.
+        count: Scenes wanted.
+
+    Returns:
+        Indices in ascending order.
+    """
+    most = -(-count // len(set(groups)))
+    kept: list[int] = []
+    seen: Counter[str] = Counter()
+    for index in np.argsort(-loss, kind="stable").tolist():
+        seen[groups[index]] += 1
+        if seen[groups[index]] <= most:
+            kept.append(index)
+    return np.array(sorted(kept))
 
 
 def spread(ideal: np.ndarray, attacked: np.ndarray, defended: np.ndarray, count: int) -> list[int]:
@@ -55,7 +79,10 @@ def gallery(found: Measurements, simulator: Simulator, budget: int, count: int =
     bank = found.bank
     scores = [found.dice(row, budget)[0] for _, row in PANELS]
     scenes = []
-    for row in spread(scores[0], scores[1], scores[2], count):
+    candidates = varied(scores[0] - scores[1], bank.groups, count)
+    ideal, attacked, defended = (score[candidates] for score in scores)
+    chosen = spread(ideal, attacked, defended, count)
+    for row in candidates[chosen].tolist():
         raw = bank.raw(row)
         status = np.stack([found.rows[name][0].at(budget)[0][row] for _, name in PANELS])
         rows = torch.full((len(PANELS),), row, dtype=torch.int64)
@@ -67,6 +94,7 @@ def gallery(found: Measurements, simulator: Simulator, budget: int, count: int =
         scenes.append(GalleryScene(raw.name, raw.image, raw.mask, bank.points[row].cpu().numpy(), panels))
     note = (
         "Not hand-picked: even steps from the largest to the smallest recovery, among scenes that lost at "
-        f"least {HARMED:.0f} points of Dice where there are enough of them."
+        f"least {HARMED:.0f} points of Dice where there are enough of them, and no photograph far more often "
+        "than others."
     )
     return Gallery(f"{set_title(bank.uri)}, {budget} actions", note, scenes)

@@ -9,7 +9,7 @@ from ppd_agents.report.charts import Curve, Interval, interval_chart, line_chart
 from ppd_agents.report.gallery import GalleryScene, Panel, outline, scene_figure
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
-from ppd_agents.report.pick import spread
+from ppd_agents.report.pick import spread, varied
 from ppd_agents.report.summary import ROW_NAMES, percent, ratio
 from ppd_agents.report.text import text_tables
 
@@ -190,6 +190,14 @@ def test_gallery_scenes_are_chosen_by_rule():
     assert spread(ideal, attacked, defended, 4) == [9, 6, 3, 0]
     assert spread(ideal[:2], attacked[:2], defended[:2], 4) == [1, 0]
     assert len(spread(ideal, np.full(12, 89.0), ideal, 3)) == 3
+
+
+def test_no_photograph_crowds_out_the_others():
+    loss = np.array([50.0, 60.0, 70.0, 10.0, 20.0])
+    groups = ["coins", "coins", "coins", "cat", "man"]
+    assert varied(loss, groups, 3).tolist() == [2, 3, 4]
+    assert varied(loss, groups, 6).tolist() == [1, 2, 3, 4]
+    assert varied(loss, ["a", "b", "c", "d", "e"], 2).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_learning_curves_follow_the_history():
