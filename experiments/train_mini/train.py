@@ -110,8 +110,8 @@ def corrective_clicks(logits: Tensor, target: Tensor, valid: Tensor, count: int)
 def grouping_loss(tokens: Tensor, masks: Tensor, anchors: int = 4) -> Tensor:
     """Ask that cells of one object point the same way in feature space and others elsewhere.
 
-    For random cells inside each object, the cosine to every other cell is read as the logit of belonging to
-    it.
+    For random cells inside each object, the cosine to every other cell, both seen from the image's mean, is
+    read as the logit of belonging to it.
 
     Args:
         tokens: (B, cells, d) float32, the embedding.
@@ -124,11 +124,12 @@ def grouping_loss(tokens: Tensor, masks: Tensor, anchors: int = 4) -> Tensor:
     side = math.isqrt(tokens.shape[1])
     share = _shrink(masks == 1, side).flatten(1)
     shown = _shrink(masks != PADDING, side).flatten(1) > 0.5
-    unit = F.normalize(tokens, dim=-1).repeat_interleave(masks.shape[1], dim=0)
+    centred = tokens - tokens.mean(dim=1, keepdim=True)
+    unit = F.normalize(centred, dim=-1).repeat_interleave(masks.shape[1], dim=0)
     drawn = torch.multinomial((share + 1e-6) ** 2, anchors)
     cosine = unit.gather(1, drawn[..., None].expand(-1, -1, unit.shape[-1])) @ unit.transpose(1, 2)
     target = share[:, None].expand_as(cosine)
-    loss = F.binary_cross_entropy_with_logits(8 * (cosine - 0.5), target, reduction="none")
+    loss = F.binary_cross_entropy_with_logits(6 * (cosine - 0.25), target, reduction="none")
     inside, outside = share * shown, (1 - share) * shown
     weight = sum(part / part.sum(1, keepdim=True).clamp(min=1) for part in (inside, outside))
     return (loss * weight[:, None]).sum(dim=-1).mean() / 2
@@ -149,7 +150,7 @@ def step_loss(network: MiniNetwork, sample: list[Tensor], side: int) -> tuple[Te
     longest = int((labels >= 0).sum(dim=1).max())
 
     dense, click = (~clicks).nonzero()[:, 0], clicks.nonzero()[:, 0]
-    grouping = grouping_loss(encoded[0], masks)
+    grouping = 0.5 * grouping_loss(encoded[0], masks)
     total, parts = grouping, {"grouping": grouping.item()}
     for name, chosen, width in (("sets", dense, longest), ("click", click, 1)):
         if not len(chosen):
