@@ -1,8 +1,8 @@
 # `make run` trains both agents on the embedded default and writes the report; `make test` runs every check.
 # Nothing but Python packages is downloaded.
 
-PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	>/dev/null 2>&1 && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 NAME ?= default
 ARGS ?=
 VENV := .venv
@@ -41,8 +41,9 @@ distclean: clean ## Remove the virtual environment as well.
 	rm -rf $(VENV)
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed (3.11 is tested); set PYTHON=/path/to/python3."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed (on Debian or Ubuntu," \
+	"apt-get install python3-venv); or set PYTHON=/path/to/python3."; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.agents: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the packages (a few minutes the first time) ..."

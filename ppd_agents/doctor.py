@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 _PACKAGES = {
     "torch": "torch",
     "numpy": "numpy",
@@ -43,7 +43,7 @@ class Check:
 def _python() -> str:
     found = sys.version.split()[0]
     if sys.version_info < OLDEST_PYTHON:
-        raise RuntimeError(f"{found} is too old: use Python 3.10 or newer, 3.11 is tested.")
+        raise RuntimeError(f"{found} is too old: use Python 3.11 or newer.")
     return found
 
 

@@ -1,8 +1,7 @@
 import re
 import stat
-from pathlib import Path
-
 import tomllib
+from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -63,3 +62,13 @@ def test_data_files_travel_with_the_packages():
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc", ".tmp"):
                 assert any(path.match(pattern) for pattern in patterns), path
+
+
+def test_everyone_names_the_same_oldest_python():
+    from ppd_agents.doctor import OLDEST_PYTHON
+
+    text = ".".join(map(str, OLDEST_PYTHON))
+    assert PROJECT["requires-python"] == f">={text}"
+    assert f"sys.version_info < ({text.replace('.', ', ')})" in (ROOT / "Makefile").read_text()
+    assert f"sys.version_info < ({text.replace('.', ', ')})" in (ROOT / ".ci" / "run").read_text()
+    assert f"Python {text}" in (ROOT / "README.md").read_text()
