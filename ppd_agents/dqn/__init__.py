@@ -1,1 +1,1 @@
-"""dqn."""
+"""Masked DQN on the graph of patches: Q-network, replay, exploration, saved agents."""

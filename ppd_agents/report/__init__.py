@@ -1,1 +1,1 @@
-"""report."""
+"""The report: one HTML page of curves, tables and pictures."""

@@ -1,1 +1,1 @@
-"""training."""
+"""The alternation of attacker and defender: presets, starts, logs, checkpoints."""

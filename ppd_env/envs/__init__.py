@@ -1,1 +1,1 @@
-"""envs."""
+"""The Gymnasium, vector, AEC and parallel environments: thin shells over the batched games."""

@@ -1,1 +1,1 @@
-"""features."""
+"""Patch-feature extractors, by URI."""
