@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ppd_agents.dqn.agent import Agent, GreedyAgent
 from ppd_agents.evaluation.measure import EvaluationConfig, Measurements
 from ppd_agents.evaluation.stages import fingerprint
 from ppd_agents.evaluation.tables import assemble, measure, write_json
-from ppd_agents.report.html import render, write_report
+from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery
 from ppd_agents.training.adversarial import train_adversarial
@@ -124,36 +124,43 @@ def run_all(config: RunConfig, folder: Path, say: Say, command: str = "run") -> 
     evaluation = config.measured()
     say(f"2/3 Evaluating on {' and '.join(evaluation.scenes)} ...")
     attacker, defender = policies(trained.attacker, trained.defender)
+    fingerprints = agents_fingerprint(trained.attacker, trained.defender)
     measured = measure(
         evaluation,
         attacker,
         defender,
-        agents=agents_fingerprint(trained.attacker, trained.defender),
+        agents=fingerprints,
         folder=folder / "evaluation",
         progress=progress,
     )
     clock.save()
     say("3/3 Writing the report ...")
-    extra = {"train": config.train.to_json(), "train_scenes": open_source(config.train.scenes).signature}
+    extra = {
+        "agents": fingerprints,
+        "train": config.train.to_json(),
+        "train_scenes": open_source(config.train.scenes).signature,
+    }
     result = assemble(measured, evaluation, command=command, seconds=clock.seconds(), extra=extra)
-    page = _page(result, config.name, trained.history, measured, evaluation)
+    galleries = _galleries(measured, evaluation)
+    result |= {"history": trained.history, "gallery": [noted(shown) for shown in galleries]}
+    curves = learning_curves(trained.history)
+    page = render(result, name=config.name, curves=curves, galleries=galleries)
     write_json(folder / "metrics.json", result)
     write_report(folder / "report.html", page)
     return result
 
 
-def _page(
-    result: Mapping[str, Any],
-    name: str,
-    history: list[dict[str, Any]],
-    measured: list[Measurements],
-    evaluation: EvaluationConfig,
-) -> str:
-    """Render the page with curves and galleries."""
+def _galleries(measured: list[Measurements], evaluation: EvaluationConfig) -> list[Gallery]:
+    """Choose the pictures of every set of scenes, under the largest budget."""
     segmenter = load_segmenter(evaluation.segmenter, evaluation.device)
-    galleries = [
-        gallery(found, Simulator(found.bank, segmenter), budget)
-        for found in measured
-        for budget in sorted(evaluation.budgets, reverse=True)[:1]
+    budget = max(evaluation.budgets)
+    return [gallery(found, Simulator(found.bank, segmenter), budget) for found in measured]
+
+
+def noted(shown: Gallery) -> dict[str, Any]:
+    """Return the numbers a gallery shows: ``{"title", "scenes": [{"name", PANEL: Dice in percent}]}``."""
+    scenes = [
+        {"name": scene.name} | {panel.title: round(panel.dice, 4) for panel in scene.panels}
+        for scene in shown.scenes
     ]
-    return render(result, name=name, curves=learning_curves(history), galleries=galleries)
+    return {"title": shown.title, "scenes": scenes}

@@ -133,6 +133,25 @@ def _over_seeds(dice: Rows, names: tuple[str, str, str, str], harm: tuple[str, s
     return [float(r) if np.isfinite(r) else None for r in ratios]
 
 
+def change(dice: Rows, names: tuple[str, str], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Estimate the difference a - b of two rows measured on the same scenes and seeds, in points.
+
+    Args:
+        dice: Rows of (seeds, scenes) percent.
+        names: The rows a and b.
+        bootstrap: Draws over the same seeds and scenes.
+
+    Returns:
+        ``{"value", "ci", "n"}``.
+    """
+    differences = dice[names[0]] - dice[names[1]]
+    return {
+        "value": float(differences.mean()),
+        "ci": bootstrap.interval(bootstrap.means(differences)),
+        "n": int(differences.shape[1]),
+    }
+
+
 def way(dice: Rows, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return how far the learned attack goes from the random one to the oracle, as ``paired_ratio`` does."""
     return paired_ratio(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ppd_agents.evaluation.measure import ROWS, Bench, EvaluationConfig, Measurements, Scorer
 from ppd_agents.evaluation.rollouts import Policy
 from ppd_agents.evaluation.stages import StageStore, fingerprint
-from ppd_agents.evaluation.statistics import Bootstrap, recovery, summarise, way
+from ppd_agents.evaluation.statistics import Bootstrap, change, recovery, summarise, way
 from ppd_env.features.registry import load_features
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
@@ -107,10 +107,11 @@ def scene_notes(bank: Any, config: EvaluationConfig) -> dict[str, Any]:
 
 
 def tabulate(found: Measurements, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Turn measurements into ``{BUDGET: {ROW: {...}}}`` with ``way`` and ``recovery``.
+    """Turn measurements into ``{BUDGET: {ROW: {...}}}`` with ``way``, ``recovery`` and ``clean_change``.
 
     Next to the rows stand ``way`` and ``recovery``: ``{"value", "ci", "n", "per_seed", "paired"}``;
-    ``recovery`` also gives those of the other defences under ``"controls"``.
+    ``recovery`` also gives those of the other defences under ``"controls"``. ``clean_change``
+    ``{"value", "ci", "n"}`` is what the defender does to clean prompts, in points of Dice.
     """
     groups = found.bank.groups
     few = min(config.oracle_scenes, len(groups))
@@ -129,6 +130,7 @@ def tabulate(found: Measurements, config: EvaluationConfig) -> dict[str, dict[st
             "defence.random": recovery(every, whole, "defence.random"),
             "defence.oracle": recovery(first, part, "defence.oracle"),
         }
+        rows["clean_change"] = change(every, ("clean.learned", "ideal"), whole)
         table[str(budget)] = rows
     return table
 
@@ -195,7 +197,8 @@ def evaluate(
     """Measure and tabulate in one go; arguments as for ``measure`` and ``assemble``."""
     start = time.monotonic()
     measured = measure(config, attacker, defender, agents=agents, folder=folder, progress=progress)
-    return assemble(measured, config, command=command, seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return assemble(measured, config, command=command, seconds=seconds, extra={"agents": agents})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -9,7 +9,7 @@ from ppd_agents.report.charts import Interval, interval_chart
 
 ROW_NAMES = {
     "ideal": ("Ideal prompts", "ideal", "Prompts sampled from the ground truth, before any attack."),
-    "attack.random": ("Random attack", "control", "Wrong prompts at random places, with random signs."),
+    "attack.random": ("Random attack", "control", "Prompts at random places, with random signs."),
     "attack.learned": ("Learned attack", "attack", "The trained attacker."),
     "attack.oracle": (
         "Oracle attack",
@@ -93,7 +93,7 @@ def budget_view(budget: str, table: Mapping[str, Any]) -> dict[str, Any]:
     ideal, attacked, defended = (
         rows[name]["mdsc"] for name in ("ideal", "attack.learned", "defence.learned")
     )
-    recovery, way = table["recovery"], table["way"]
+    recovery, way, clean = table["recovery"], table["way"], table["clean_change"]
     controls = recovery.get("controls", {})
     return {
         "budget": budget,
@@ -110,7 +110,7 @@ def budget_view(budget: str, table: Mapping[str, Any]) -> dict[str, Any]:
             {"label": ROW_NAMES[name][0], "value": ratio(c["value"]), "ci": ratio_interval(c), "n": c["n"]}
             for name, c in controls.items()
         ],
-        "clean_change": _signed(rows["clean.learned"]["mdsc"] - ideal),
+        "clean": {"value": _signed(clean["value"]), "ci": " to ".join(map(_signed, clean["ci"]))},
         "story": _story(budget, ideal, attacked, defended, recovery["value"], controls),
     }
 

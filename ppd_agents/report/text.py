@@ -29,6 +29,10 @@ def text_tables(result: Mapping[str, Any]) -> str:
                 if name in table:
                     ends = ratio_interval(table[name]) or "the attack did too little harm"
                     lines.append(f"{name:26}{ratio(table[name]['value']):>6} ({ends})")
+            if "clean_change" in table:
+                clean = table["clean_change"]
+                ends = interval(clean["ci"])
+                lines.append(f"{'change of clean prompts':26}{percent(clean['value']):>6} ({ends})")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ppd_agents.evaluation.statistics import MINIMUM_HARM, Bootstrap, recovery, summarise, way
+from ppd_agents.evaluation.statistics import MINIMUM_HARM, Bootstrap, change, recovery, summarise, way
 
 
 def draws(groups, seeds=1, resamples=2000, seed=0):
@@ -98,3 +98,10 @@ def test_ratios_are_paired():
     assert found["ci"] == pytest.approx([0.5, 0.5])
     unpaired = draws(names(40)).interval(draws(names(40)).means(dice["defence.learned"]))
     assert width(unpaired) > 5
+
+
+def test_a_change_is_paired():
+    base = np.random.default_rng(4).normal(60, 20, (1, 100))
+    found = change({"a": base - 0.5, "b": base}, ("a", "b"), draws(names(100)))
+    assert found["n"] == 100
+    assert [found["value"], *found["ci"]] == pytest.approx([-0.5] * 3)

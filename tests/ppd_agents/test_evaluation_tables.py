@@ -66,7 +66,7 @@ def test_result_has_exactly_the_documented_shape(result):
     assert list(result["results"]) == [URI]
     assert list(result["results"][URI]) == ["2", "4"]
     for table in result["results"][URI].values():
-        assert list(table) == [*ROWS, "way", "recovery"]
+        assert list(table) == [*ROWS, "way", "recovery", "clean_change"]
         for name in ROWS:
             row = table[name]
             assert list(row) == ["mdsc", "mdsc_ci", "miou", "miou_ci", "n", "per_seed"]

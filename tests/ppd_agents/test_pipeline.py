@@ -46,6 +46,13 @@ def test_a_run_leaves_report_and_numbers(tmp_path):
     assert f"{ideal:.1f}" in page
     assert "Dice on training scenes" in page
     assert "shapes-test-0-" in page
+    assert [record["round"] for record in result["history"]] == [1, 2, 3]
+    (shown,) = result["gallery"]
+    for scene in shown["scenes"]:
+        assert scene["name"] in page
+        for panel in ("Ideal", "Attacked", "Defended"):
+            assert f"<span>{panel}</span><b>{scene[panel]:.1f}</b>" in page
+    assert len(shown["scenes"]) == 4
     assert result["config"]["train"]["rounds"] == 3
     assert result["config"]["train_scenes"].startswith("shapes-")
     assert [line[:3] for line in said] == ["1/3", "2/3", "3/3"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ppd_agents.evaluation.measure import ROWS
-from ppd_agents.evaluation.statistics import Bootstrap, recovery, summarise, way
+from ppd_agents.evaluation.statistics import Bootstrap, change, recovery, summarise, way
 from ppd_agents.report.charts import Curve, Interval, interval_chart, line_chart, nice_ticks, running_mean
 from ppd_agents.report.gallery import GalleryScene, Panel, outline, scene_figure
 from ppd_agents.report.html import Gallery, render, write_report
@@ -21,6 +21,7 @@ def table(seed, harm=40.0):
     dice = {row: rng.uniform(-2, 2, (1, 20)) + mean for row, mean in means.items()}
     rows = {row: summarise(values, values - 7, bootstrap) for row, values in dice.items()}
     rows["way"], rows["recovery"] = way(dice, bootstrap), recovery(dice, bootstrap)
+    rows["clean_change"] = change(dice, ("clean.learned", "ideal"), bootstrap)
     rows["recovery"]["controls"] = {"defence.random": recovery(dice, bootstrap, "defence.random")}
     return rows
 
@@ -61,6 +62,11 @@ def cells(page):
     return [[strip(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
 
 
+def signed(change):
+    text = percent(change)
+    return text if text.startswith("\N{MINUS SIGN}") else f"+{text}"
+
+
 def to(ends, write):
     return "" if ends is None else " to ".join(write(end) for end in ends)
 
@@ -82,6 +88,11 @@ def test_page_holds_every_number(result):
             }
             for label, value in ratios.items():
                 assert [label, ratio(value["value"]), to(value["ci"], ratio), "20"] in shown
+    for budgets in result["results"].values():
+        for rows in budgets.values():
+            clean = rows["clean_change"]
+            assert f"<dd>{signed(clean['value'])}</dd>" in page
+            assert f"{to(clean['ci'], signed)} points" in page
     for text in ("demo", "shapes-abc123", "9.8.7", "1 min 15 s", "seed 3"):
         assert text in page
 
