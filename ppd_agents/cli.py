@@ -27,7 +27,7 @@ class Run:
     seed: int = 0
     """Seed of training and evaluation."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
-    """Settings of the training; the ppd-* ones need a large GPU and their own models and data."""
+    """Settings of the training; the ppd-* ones name models and data this version cannot load yet."""
     json: JsonPath = None
     """Write the result here as well."""
     wandb: Literal["off", "offline", "online"] = "off"
@@ -238,6 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("\nppd: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        resumable = isinstance(options, Run | Train)
+        hope = "; the same command goes on where it stopped" if resumable else ""
+        print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -193,3 +193,14 @@ def test_doctor_reports_what_fails(capsys, monkeypatch, tmp_path):
     assert not found["embedded weights"]["ok"]
     assert found["torch"]["ok"]
     assert found["opencv-python"]["ok"]
+
+
+@pytest.mark.parametrize(("handler", "resumes"), [(cli.Run, True), (cli.Evaluate, False)])
+def test_an_interruption_promises_only_what_holds(capsys, monkeypatch, handler, resumes):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._HANDLERS, handler, interrupted)
+    code, _, err = run(capsys, handler.__name__.lower())
+    assert code == 130
+    assert ("goes on where it stopped" in err) == resumes
