@@ -78,7 +78,7 @@ class GraphState:
         rows: (B,) int64, the scene of each state.
         status: (B, N) int8.
         feedback: (B, N) float32 share of predicted foreground per node, or None.
-        predicted_iou: (B,) float32 in [0, 1], or None.
+        predicted_iou: (B,) float32, taken as it is within [0, 1], or None.
     """
 
     features: Tensor
@@ -218,7 +218,7 @@ def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
         [
             _mean(at_active, active.positive),
             _mean(at_active, active.present & ~active.positive),
-            state.predicted_iou[:, None],
+            state.predicted_iou.clamp(0, 1)[:, None],  # an IoU head may overshoot
         ],
         dim=-1,
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -153,3 +155,13 @@ def test_feedback_must_be_given_where_it_is_used(random_state):
     with pytest.raises(ConfigError, match="feedback"):
         network(use_feedback=True)(random_state())
     assert np.isfinite(network(use_feedback=True)(random_state(feedback=True)).detach().numpy()).all()
+
+
+def test_an_estimate_beyond_its_range_counts_as_the_end_of_it(random_state):
+    net, state = network(use_feedback=True), random_state(feedback=True)
+    values = [
+        net(replace(state, predicted_iou=torch.full_like(state.predicted_iou, estimate)))
+        for estimate in (1.0, 1.3, 0.5)
+    ]
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
