@@ -56,6 +56,10 @@ class ResetOptions:
             )
         if known["start"] not in (None, *STARTS):
             raise PPDError(f"Option start must be one of {', '.join(STARTS)}; got {known['start']!r}.")
+        for name in ("scene", "steps"):
+            value = known[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+                raise PPDError(f"Option {name} must be an integer; got {value!r}.")
         if known["steps"] is not None and int(known["steps"]) < 1:
             raise PPDError(f"Option steps must be at least 1; got {known['steps']!r}.")
         return ResetOptions(**known)
@@ -219,7 +223,7 @@ def _snapped(prompts: Mapping[str, Any], size: Sequence[int], grid: int) -> np.n
     inside = (points >= 0).all(axis=1) & (points[:, 0] < width) & (points[:, 1] < height)
     if not inside.all():
         raise PPDError(f"Point {points[~inside][0].tolist()} lies outside the {width} x {height} image.")
-    cells = (points * grid / (width, height)).astype(int)
+    cells = np.minimum((points * grid / (width, height)).astype(int), grid - 1)
     status = np.full(grid * grid, INACTIVE, np.int8)
     status[cells[:, 1] * grid + cells[:, 0]] = np.where(labels == 1, POSITIVE, NEGATIVE)
     return status

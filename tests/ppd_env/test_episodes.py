@@ -103,6 +103,8 @@ def test_unknown_options_warn(start):
     ("options", "message"),
     [
         ({"scene": 4}, r"\[0, 3\]"),
+        ({"scene": "tiny-1"}, "scene must be an integer; got 'tiny-1'"),
+        ({"steps": 2.5}, "steps must be an integer"),
         ({"start": "empty"}, "start must be one of"),
         ({"steps": 0}, "at least 1"),
         ({"prompts": [1, 2]}, "36 statuses"),
@@ -122,3 +124,6 @@ def test_points_move_to_their_patches(tiny_simulator):
     prompts = {"points": [[0, 0], [59.9, 39.9], [25, 1], [26, 2]], "labels": [1, 0, 1, 0]}
     status = given_prompts(prompts, bank, 0)
     assert {int(node): int(status[node]) for node in np.flatnonzero(status)} == {0: 1, 35: 2, 2: 2}
+    edge = np.nextafter(60.0, 0)
+    status = given_prompts({"points": [[edge, 1]], "labels": [1]}, bank, 0)
+    assert np.flatnonzero(status).tolist() == [5]
