@@ -22,12 +22,10 @@ from ppd_env.scenes.bank import patch_centres
 from ppd_env.segmenters.contract import Embedding, Segmenter
 from ppd_env.segmenters.letterbox import scaled_size
 from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.simulator import FEEDBACK_SAMPLES
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the agents lie that ship with the package, one folder each."""
-
-_FEEDBACK_SAMPLES = 4
-"""Samples per patch side of the mask; as the simulator takes them."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ class _Judge:
             self._values[chosen] = values[candidates[chosen]]
             best = int(mask_values(values, legal).argmax())
             if not bool(legal.any()):
-                return "nothing more may be removed: the last positive prompt always stays"
+                return "nothing more may be removed: the last positive prompt, or else the last one, stays"
             if float(values[best]) <= 0:
                 return "no removal is expected to raise Dice"
             self._remove(chosen & (candidates == best), status)
@@ -249,8 +247,8 @@ class _Judge:
         original_height, original_width = embedding.sizes[0].tolist()
         height, width = scaled_size(original_height, original_width, segmenter.low_res)
         mask = (logits[:, :, :height, :width] > 0).float()
-        samples = self._agent.grid * _FEEDBACK_SAMPLES
-        share = avg_pool2d(interpolate(mask, (samples, samples), mode="nearest-exact"), _FEEDBACK_SAMPLES)
+        samples = self._agent.grid * FEEDBACK_SAMPLES
+        share = avg_pool2d(interpolate(mask, (samples, samples), mode="nearest-exact"), FEEDBACK_SAMPLES)
         device = self._features.device
         return share.flatten(1).to(device), iou[:, 0].clamp(0, 1).to(device)
 

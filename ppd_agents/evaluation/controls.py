@@ -10,9 +10,7 @@ from torch import Tensor
 
 from ppd_env.game.actions import NEGATIVE, POSITIVE, encode, stop_action
 from ppd_env.game_batch import GameBatch
-
-ORACLE_POOL = 48
-"""Random legal nodes the oracle attack looks at in each step, with both signs."""
+from ppd_env.opponents import ORACLE_POOL
 
 
 class RandomControl:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ppd_agents.evaluation.controls import ORACLE_POOL, OracleAttack, OracleDefence, RandomControl
+from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
 from ppd_agents.evaluation.rollouts import Policy, generators, play
 from ppd_agents.evaluation.stages import ANY_BUDGET, Stage, StageStore
 from ppd_env.errors import ConfigError
 from ppd_env.metrics import dice, iou
+from ppd_env.opponents import ORACLE_POOL
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.simulator import Simulator
