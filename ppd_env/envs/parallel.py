@@ -77,7 +77,7 @@ class PointPromptParallel(ParallelEnv):
         return self._observations(), {agent: self.game.info(agent) for agent in AGENTS}
 
     def step(self, actions: dict[str, int]) -> tuple[ByAgent, ByAgent, ByAgent, ByAgent, ByAgent]:
-        """Play one round; an agent without an action passes.
+        """Play one round; an agent without an action plays STOP.
 
         Returns:
             Observations, rewards, terminations, truncations and infos by agent.
