@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppd_env.segmenters.letterbox import scaled_size
+from ppd_env.segmenters.mini.config import STRIDE
 from ppd_env.segmenters.mini.segmenter import MiniSegmenter
 from ppd_env.segmenters.registry import load_segmenter
 
@@ -35,8 +36,8 @@ class MiniFeatures:
         """Describe the patches of an (H, W, 3) uint8 image: (grid * grid, dim) float32."""
         cells = self._segmenter.network.config.cells
         tokens = self._segmenter.encode(image)[0].transpose(1, 2).unflatten(2, (cells, cells))
-        height, width = scaled_size(image.shape[0], image.shape[1], cells * 16)
-        share = torch.tensor([width, height], device=self.device) / (cells * 16)
+        height, width = scaled_size(image.shape[0], image.shape[1], cells * STRIDE)
+        share = torch.tensor([width, height], device=self.device) / (cells * STRIDE)
         axis = (torch.arange(grid, device=self.device) + 0.5) / grid
         y, x = torch.meshgrid(axis * share[1], axis * share[0], indexing="ij")
         where = torch.stack([x, y], dim=-1)[None] * 2 - 1

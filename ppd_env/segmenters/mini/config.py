@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STRIDE = 16
+"""Pixels per cell of the embedding."""
+
 
 @dataclass(frozen=True)
 class MiniConfig:
@@ -11,7 +14,6 @@ class MiniConfig:
 
     Args:
         image_size: Side of the letterboxed input in pixels.
-        stride: Pixels per cell of the embedding.
         widths: Channels of the encoder at strides 4, 8 and 16.
         blocks: Residual blocks at strides 4, 8 and 16.
         attention_blocks: Transformer blocks on the embedding.
@@ -24,7 +26,6 @@ class MiniConfig:
     """
 
     image_size: int = 256
-    stride: int = 16
     widths: tuple[int, int, int] = (32, 64, 160)
     blocks: tuple[int, int, int] = (1, 2, 2)
     attention_blocks: int = 2
@@ -38,7 +39,7 @@ class MiniConfig:
     @property
     def cells(self) -> int:
         """Side of the embedding."""
-        return self.image_size // self.stride
+        return self.image_size // STRIDE
 
     @property
     def low_res(self) -> int:

@@ -109,6 +109,53 @@ class TwoWayLayer(nn.Module):
         return tokens, self.norms[3](image + mixed)
 
 
+class PointVote(nn.Module):
+    """SAM's dense prompt embedding, made from points: which sign each cell resembles and lies near.
+
+    Every cell at twice the embedding's resolution has a code made of its features and its position; each
+    point has that of the cell under it. A cell's vote is the log-ratio of the kernel densities of the
+    positive and the negative points' codes, a constant standing in for a sign without points. It gives the
+    mask a start that depends on appearance and place, which two small two-way layers would take long to learn.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.from_image, self.from_side = nn.Linear(dim, dim), nn.Linear(dim // 4, dim // 4)
+        self.nearness = nn.Parameter(torch.tensor(7.0))
+        self.absent = nn.Parameter(torch.tensor([-8.0, -5.0]))
+
+    def codes(self, image: Tensor, side8: Tensor) -> Tensor:
+        """Code cells: image (B, h * h, dim), side8 (B, h * h, 4, dim / 4) -> (B, 4 * h * h, dim / 4 + 2)."""
+        batch, cells, _ = image.shape
+        h = math.isqrt(cells)
+        look = self.from_image(image).view(batch, cells, 4, -1) + self.from_side(side8)
+        axis = (torch.arange(2 * h, device=image.device) + 0.5) / (2 * h)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        place = _nested(torch.stack([x, y])[None] * self.nearness, h, 1).expand(batch, -1, -1, -1)
+        return torch.cat([look, place], dim=-1).flatten(1, 2)
+
+    def forward(self, codes: Tensor, under: Tensor, labels: Tensor) -> Tensor:
+        """Vote.
+
+        Args:
+            codes: (B, c, k) float32 from ``codes``.
+            under: (B, n) int64, the cell under each point.
+            labels: (B, n) integer, 1, 0 or -1 for absent.
+
+        Returns:
+            (B, c) float32, positive where a cell goes with the positive points.
+        """
+        points = codes.gather(1, under[..., None].expand(-1, -1, codes.shape[-1]))
+        likeness = 2 * codes @ points.transpose(1, 2) - points.square().sum(-1)[:, None]
+        likeness = likeness - codes.square().sum(-1, keepdim=True)
+        densities = []
+        for sign, constant in zip((1, 0), self.absent, strict=True):
+            mine = likeness.masked_fill((labels != sign)[:, None], float("-inf"))
+            floor = constant.expand(*mine.shape[:2], 1)
+            densities.append(torch.cat([mine, floor], dim=-1).logsumexp(dim=-1))
+        return densities[0] - densities[1]
+
+
 class MaskDecoder(nn.Module):
     """Prompts and an embedded image to mask logits and predicted IoU."""
 
@@ -118,6 +165,7 @@ class MaskDecoder(nn.Module):
         self.position = FourierPosition(dim)
         self.label_codes = nn.Embedding(2, dim)
         self.output_tokens = nn.Parameter(torch.randn(1 + config.mask_tokens, dim) * 0.5)
+        self.under_point = nn.Linear(dim + dim // 4 + dim // 8, dim)
         self.no_mask = nn.Parameter(torch.zeros(dim))
         self.mask_stem = nn.Sequential(
             nn.Conv2d(1, 8, 2, 2), nn.GELU(), nn.Conv2d(8, 32, 2, 2), nn.GELU(), nn.Conv2d(32, dim, 1)
@@ -127,6 +175,8 @@ class MaskDecoder(nn.Module):
         self.last_norm = nn.LayerNorm(dim)
         self.up8, self.up8_norm = nn.Linear(dim, dim), nn.LayerNorm(dim // 4)
         self.up4 = nn.Linear(dim // 4, dim // 2)
+        self.vote, self.vote_in = PointVote(dim), nn.Linear(1, dim // 4)
+        self.vote_out = nn.Parameter(torch.full((config.mask_tokens,), 0.5))
         self.hyper = nn.ModuleList(_mlp(dim, dim // 8) for _ in range(config.mask_tokens))
         self.iou_head = _mlp(dim, config.mask_tokens)
 
@@ -139,19 +189,21 @@ class MaskDecoder(nn.Module):
             side4: (B, dim / 8, 4h, 4h) float32.
 
         Returns:
-            ``image`` without a mask prompt, the first layer's ``keys``, ``values`` and ``queries``, and the
-            side inputs in the order in which the upscaling produces its cells.
+            ``image`` without a mask prompt, the first layer's ``keys``, ``values`` and ``queries``, the side
+            inputs in the order in which the upscaling produces its cells, and the ``codes`` for voting.
         """
         h = math.isqrt(image.shape[1])
         image = image + self.no_mask
         keys, values, queries = self._first().constants(image, self.position.grid(h))
+        nested8 = _nested(side8, h, 1)
         return {
             "image": image,
             "keys": keys,
             "values": values,
             "queries": queries,
-            "side8": _nested(side8, h, 1),
+            "side8": nested8,
             "side4": _nested(side4, h, 2),
+            "codes": self.vote.codes(image, nested8),
         }
 
     def forward(
@@ -175,7 +227,8 @@ class MaskDecoder(nn.Module):
         if mask is not None:
             image = image - self.no_mask + self.mask_stem(mask).flatten(2).transpose(1, 2)
             sides = self._first().constants(image, grid)
-        codes, bias = self._tokens(points, labels)
+        under = _cells_under(points, math.isqrt(grid.shape[0]))
+        codes, bias = self._tokens(prepared, points, labels, under)
         state = codes
         for layer in self.layers:
             assert isinstance(layer, TwoWayLayer)
@@ -184,19 +237,29 @@ class MaskDecoder(nn.Module):
         last = self.last
         mixed = last.attend(last.q(state + codes), last.k(image + grid), last.v(image))
         state = self.last_norm(state + mixed)
-        return self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, tokens), (
-            self.iou_head(state[:, 0])[:, tokens]
-        )
+        vote = self.vote(prepared["codes"], under[1], labels)
+        logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, tokens)
+        return logits, self.iou_head(state[:, 0])[:, tokens]
 
     def _first(self) -> TwoWayLayer:
         layer = self.layers[0]
         assert isinstance(layer, TwoWayLayer)
         return layer
 
-    def _tokens(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Output tokens followed by point codes, and the additive mask of absent points if there are any."""
+    def _tokens(
+        self, prepared: dict[str, Tensor], points: Tensor, labels: Tensor, under: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output tokens followed by point codes, and the additive mask of absent points if there are any.
+
+        A point's code holds its position, its sign and what the encoder saw under it.
+        """
         batch = len(points)
+        seen = [
+            prepared[name].flatten(1, -2).gather(1, cell[..., None].expand(-1, -1, prepared[name].shape[-1]))
+            for name, cell in zip(("image", "side8", "side4"), under, strict=True)
+        ]
         codes = self.position(points) + self.label_codes(labels.clamp(min=0).long())
+        codes = codes + self.under_point(torch.cat(seen, dim=-1))
         tokens = torch.cat([self.output_tokens.expand(batch, -1, -1), codes], dim=1)
         absent = labels < 0
         if not bool(absent.any()):
@@ -205,7 +268,9 @@ class MaskDecoder(nn.Module):
         bias[:, 0, 0, len(self.output_tokens) :].masked_fill_(absent, float("-inf"))
         return tokens, bias
 
-    def _upscale(self, image: Tensor, state: Tensor, prepared: dict[str, Tensor], tokens: slice) -> Tensor:
+    def _upscale(
+        self, image: Tensor, state: Tensor, prepared: dict[str, Tensor], vote: Tensor, tokens: slice
+    ) -> Tensor:
         """Upscale by four and multiply with the chosen mask tokens.
 
         Transposed convolutions whose kernel equals their stride are plain matrix products on each cell; the
@@ -213,12 +278,14 @@ class MaskDecoder(nn.Module):
         """
         batch, cells, _ = image.shape
         h = math.isqrt(cells)
-        fine = self.up8(image).view(batch, cells, 4, -1) + prepared["side8"]
+        vote = vote.clamp(-12, 12).view(batch, cells, 4, 1)
+        fine = self.up8(image).view(batch, cells, 4, -1) + prepared["side8"] + self.vote_in(vote)
         fine = F.gelu(self.up8_norm(fine))
         fine = self.up4(fine).view(batch, cells, 16, -1).add(prepared["side4"]).relu_().flatten(1, 2)
         chosen = range(self.mask_tokens)[tokens]
         weights = torch.stack([self.hyper[i](state[:, i]) for i in chosen], dim=1)
-        logits = weights @ fine.transpose(1, 2)
+        start = vote.expand(-1, -1, -1, 4).reshape(batch, 1, -1) * self.vote_out[tokens, None]
+        logits = torch.baddbmm(start, weights, fine.transpose(1, 2))
         nested = logits.view(batch, len(chosen), h, h, 2, 2, 2, 2)
         return nested.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, len(chosen), 4 * h, 4 * h)
 
@@ -227,6 +294,14 @@ def _mlp(dim: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, outputs)
     )
+
+
+def _cells_under(points: Tensor, h: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cells under (B, n, 2) points at h, 2h and 4h cells a side, (B, n) int64 in nested order."""
+    column, row = (points * (4 * h)).long().clamp(0, 4 * h - 1).unbind(-1)
+    coarse = row // 4 * h + column // 4
+    middle = 4 * coarse + 2 * (row // 2 % 2) + column // 2 % 2
+    return coarse, middle, 4 * middle + 2 * (row % 2) + column % 2
 
 
 def _nested(side: Tensor, h: int, levels: int) -> Tensor:

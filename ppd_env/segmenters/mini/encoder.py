@@ -68,7 +68,7 @@ class ImageEncoder(nn.Module):
         self.stage4 = nn.Sequential(*(ResidualBlock(fine) for _ in range(config.blocks[0])))
         self.down8 = nn.Sequential(conv(fine, middle, stride=2), nn.ReLU())
         self.stage8 = nn.Sequential(*(ResidualBlock(middle) for _ in range(config.blocks[1])))
-        self.down16 = nn.Sequential(conv(middle, coarse, stride=config.stride // 8), nn.ReLU())
+        self.down16 = nn.Sequential(conv(middle, coarse, stride=2), nn.ReLU())
         self.stage16 = nn.Sequential(*(ResidualBlock(coarse) for _ in range(config.blocks[2])))
         self.attention = nn.ModuleList(
             AttentionBlock(coarse, config.encoder_heads) for _ in range(config.attention_blocks)
