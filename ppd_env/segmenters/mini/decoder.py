@@ -115,7 +115,7 @@ class PointVote(nn.Module):
     Every cell at twice the embedding's resolution has a code made of its features and its position; each
     point has that of the cell under it. A cell's vote is the log-ratio of the kernel densities of the
     positive and the negative points' codes, a constant standing in for a sign without points. It gives the
-    mask a start that depends on appearance and place, which two small two-way layers would take long to learn.
+    mask a start that depends on appearance and place, which two small layers would take long to learn.
     """
 
     def __init__(self, dim: int) -> None:
