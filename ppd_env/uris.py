@@ -65,7 +65,8 @@ def parse_uri(text: str) -> Uri:
     head, _, query = text.partition("?")
     scheme, _, path = head.partition(":")
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        # A plus sign is itself here, as in the names of folders, and no space.
+        pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise ConfigError(f"{text!r}: the part after '?' must be key=value pairs joined by '&'.") from None
     return Uri(text=text, scheme=scheme, path=path.removeprefix("//"), query=dict(pairs))
