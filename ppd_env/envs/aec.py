@@ -12,6 +12,7 @@ from pettingzoo import AECEnv
 from ppd_env.config import TwoAgentConfig
 from ppd_env.envs.gymnasium_env import RENDER_FPS, RENDER_MODES, check_render_mode
 from ppd_env.envs.two_agents import AGENTS, ATTACKER, DEFENDER, Round, TwoAgentGame
+from ppd_env.errors import PPDError
 from ppd_env.game.actions import action_count
 from ppd_env.rendering import Renderer
 
@@ -109,7 +110,12 @@ class PointPromptAEC(AECEnv):
         if self._pending is not None:
             actions[ATTACKER] = self._pending
             self._pending = None
-        self._settle(self.game.play(actions))
+        try:
+            played = self.game.play(actions)
+        except PPDError:
+            self.agent_selection = self.game.moving[0]  # a refused duel round is asked for anew, both moves
+            raise
+        self._settle(played)
 
     def _settle(self, played: Round) -> None:
         """Publish a round."""

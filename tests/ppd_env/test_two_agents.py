@@ -166,6 +166,21 @@ def test_a_duel_seen_move_by_move_hides_the_pending_one(tiny_kwargs):
     assert env.rewards[ATTACKER] == -env.rewards[DEFENDER]
 
 
+def test_a_refused_duel_round_is_asked_for_anew(tiny_kwargs):
+    env = ppd_v0.raw_env(schedule="duel", invalid_action="raise", **tiny_kwargs)
+    env.reset(seed=0)
+    attack = candidate(env.game, ATTACKER)
+    env.step(attack)
+    with pytest.raises(PPDError, match=f"{attack} of defender_0"):
+        env.step(attack)
+    assert env.agent_selection == ATTACKER
+    left = dict(env.game.left)
+    env.step(attack)
+    env.step(candidate(env.game, DEFENDER))
+    assert env.game.left == {agent: steps - 1 for agent, steps in left.items()}
+    assert not passes(env.game, ATTACKER)
+
+
 def test_a_duel_is_the_same_move_by_move_and_in_parallel(tiny_kwargs):
     aec, parallel = ppd_v0.env(schedule="duel", **tiny_kwargs), ppd_v0.parallel_env(**tiny_kwargs)
     aec.reset(seed=5)
