@@ -56,10 +56,11 @@ class MiniSegmenter:
         Returns:
             The encoder's (1, cells, dim), (1, dim / 4, ...) and (1, dim / 8, ...) outputs.
         """
-        if self._last is None or self._last[0] is not image:
-            square = letterbox(image, self.network.config.image_size)
+        # Compared by content: video readers write every frame into the same array.
+        square = letterbox(image, self.network.config.image_size)
+        if self._last is None or not np.array_equal(self._last[0], square):
             pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None].float()
-            self._last = image, self.network.encoder(pixels)
+            self._last = square, self.network.encoder(pixels)
         return self._last[1]
 
     @torch.no_grad()
