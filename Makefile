@@ -9,8 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+NEEDS_HEADLESS = $(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless
+
 .DEFAULT_GOAL := help
-.PHONY: help install dev run lint test test-slow clean distclean
+.PHONY: help install dev headless run lint test test-slow clean distclean
 
 help: ## Show what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +35,12 @@ test: lint ## Check style and types, run the test suite.
 test-slow: dev ## Run the tests that take more than a minute each.
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+# opencv-python links libGL and libglib; where the system lacks them, the same version without windows serves.
+headless:
+	@echo "libGL or libglib is missing: installing opencv without windows ..."
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	$(PIP) --force-reinstall --no-deps "opencv-python-headless==$$(sed -n 's/^opencv-python==//p' constraints.txt)"
+
 clean: ## Remove caches and build outputs (not runs/).
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find ppd_env ppd_agents experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -48,8 +56,10 @@ $(BIN)/python:
 $(VENV)/.agents: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the packages (a few minutes the first time) ..."
 	$(PIP) --editable '.[agents]' --constraint constraints.txt
+	@$(NEEDS_HEADLESS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.agents
 	$(PIP) --editable '.[agents,dev]' --constraint constraints.txt
+	@$(NEEDS_HEADLESS)
 	@touch $@

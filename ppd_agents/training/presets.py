@@ -74,7 +74,7 @@ class TrainConfig:
     branch_greedy: float = 0.5
     gamma: float = 0.0
     double: bool = False
-    reward_scale: float = 10.0
+    reward_scale: float = 3.0
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4
     batch_size: int = 256
