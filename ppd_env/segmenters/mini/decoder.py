@@ -109,6 +109,10 @@ class TwoWayLayer(nn.Module):
         return tokens, self.norms[3](image + mixed)
 
 
+_NOWHERE = 1e5
+"""Stands for the squared distance to an absent point; its density is exactly 0."""
+
+
 class PointVote(nn.Module):
     """SAM's dense prompt embedding, made from points: which sign each cell resembles and lies near.
 
@@ -146,14 +150,16 @@ class PointVote(nn.Module):
             (B, c) float32, positive where a cell goes with the positive points.
         """
         points = codes.gather(1, under[..., None].expand(-1, -1, codes.shape[-1]))
-        likeness = 2 * codes @ points.transpose(1, 2) - points.square().sum(-1)[:, None]
-        likeness = likeness - codes.square().sum(-1, keepdim=True)
-        densities = []
-        for sign, constant in zip((1, 0), self.absent, strict=True):
-            mine = likeness.masked_fill((labels != sign)[:, None], float("-inf"))
-            floor = constant.expand(*mine.shape[:2], 1)
-            densities.append(torch.cat([mine, floor], dim=-1).logsumexp(dim=-1))
-        return densities[0] - densities[1]
+        # A point's own square, and minus infinity where it is absent, enter the product as one more column.
+        height = points.square().sum(-1, keepdim=True).masked_fill((labels < 0)[..., None], _NOWHERE)
+        ones = codes.new_ones(1, 1, 1).expand(*codes.shape[:2], 1)
+        likeness = torch.cat([2 * codes, ones], -1) @ torch.cat([points, -height], -1).transpose(1, 2)
+        constants = self.absent + codes.square().sum(-1, keepdim=True)
+        top = torch.maximum(likeness.amax(-1, keepdim=True), constants.amax(-1, keepdim=True))
+        signs = torch.stack([labels == 1, labels == 0], dim=-1).to(codes.dtype)
+        density = (likeness - top).exp() @ signs + (constants - top).exp()
+        positive, negative = density.clamp(min=1e-30).log().unbind(-1)
+        return positive - negative
 
 
 class MaskDecoder(nn.Module):
