@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -42,6 +42,7 @@ class Stage:
         seed: Seed of weights and data.
         workers: Processes that draw images.
         ema: Decay of the averaged weights that are saved.
+        init: Weights (``mini.safetensors``) to begin a first stage from; random ones where None.
         max_minutes: Stop early, as if the stage ended, when this much time has passed; 0 for never.
     """
 
@@ -56,6 +57,7 @@ class Stage:
     seed: int = 0
     workers: int = 1
     ema: float = 0.998
+    init: Path | None = None
     max_minutes: float = 0.0
 
 
@@ -193,6 +195,9 @@ class Run:
         torch.manual_seed(stage.seed)
         self.stage = stage
         self.network = MiniNetwork(MiniConfig()).train()
+        if stage.init is not None:
+            weights = {name: value.float() for name, value in load_file(stage.init).items()}
+            self.network.load_state_dict(weights, strict=False)  # batch counters are not kept
         self.network.encoder.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         decay = [p for p in self.network.parameters() if p.ndim > 1]
@@ -277,7 +282,7 @@ def train(stage: Stage) -> None:
             run.save()
     run.seconds += time.monotonic() - started
     run.save()
-    settings = {**asdict(stage), "out": str(stage.out)}
+    settings = {**asdict(stage), "out": str(stage.out), "init": str(stage.init or "")}
     line = {**settings, "steps_done": run.steps_done, "seconds": round(run.seconds), "means": means}
     with (stage.out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
