@@ -23,10 +23,13 @@ def test_everything_make_installs_has_a_tested_version():
 
 
 def test_tested_versions_are_those_the_tests_run_with():
-    from importlib.metadata import version
+    from importlib.metadata import packages_distributions, version
 
     for name in names(PROJECT["dependencies"]):
-        assert version(name).split("+")[0] == CONSTRAINTS[name], name
+        # Where the system lacks libGL, the Makefile puts the build without windows in opencv's place.
+        headless = name == "opencv-python" and name not in packages_distributions()["cv2"]
+        installed = version("opencv-python-headless" if headless else name)
+        assert installed.split("+")[0] == CONSTRAINTS[name], name
 
 
 def test_extras_are_there_and_all_holds_them():
