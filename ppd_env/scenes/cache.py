@@ -7,6 +7,7 @@ not what its name says, is built again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ FORMAT = 2
 
 TENSORS = "tensors.safetensors"
 MANIFEST = "manifest.json"
+
+_TRIES = 20
+"""Attempts to read or replace a bank that other processes keep replacing."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +76,38 @@ def read_entry(parts: Mapping[str, Any]) -> CacheEntry | None:
         The entry, its tensors on the CPU; their shapes are for the caller to check.
     """
     folder = cache_folder(cache_key(parts))
-    if not folder.exists():
-        return None
+    for _ in range(_TRIES):
+        identity = _identity(folder)
+        if identity is None:
+            return None
+        try:
+            return _read_files(folder, parts)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if _identity(folder) == identity:
+                warn_unusable(parts, error)
+                return None
+            # Another process put a new bank in this place while it was being read.
+    return None
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when another folder takes this one's place; None where there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or manifest.get("key") != {**parts, "format": FORMAT}:
-            raise ValueError("its manifest describes another bank")
-        tensors = load_file(folder / TENSORS)
-        if sorted(tensors) != manifest["tensors"]:
-            raise ValueError("its tensors are not those the manifest lists")
-        return CacheEntry(tensors, manifest["notes"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        warn_unusable(parts, error)
+        found = folder.stat()
+    except OSError:
         return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read_files(folder: Path, parts: Mapping[str, Any]) -> CacheEntry:
+    """Read the manifest and the tensors it lists; raise where they are not those of ``parts``."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or manifest.get("key") != {**parts, "format": FORMAT}:
+        raise ValueError("its manifest describes another bank")
+    tensors = load_file(folder / TENSORS)
+    if sorted(tensors) != manifest["tensors"]:
+        raise ValueError("its tensors are not those the manifest lists")
+    return CacheEntry(tensors, manifest["notes"])
 
 
 def warn_unusable(parts: Mapping[str, Any], error: Exception | str) -> None:
@@ -142,16 +165,24 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     Raises:
         OSError: The rename failed, other than because a second process stored the same bank meanwhile.
     """
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+    for _ in range(_TRIES):
+        _move_away(folder)
         try:
-            os.replace(folder, old / "old")
-        except FileNotFoundError:
-            pass
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+            os.replace(aside, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _move_away(folder: Path) -> None:
+    """Take ``folder`` out of its place in one rename, then delete it; it may be gone already."""
+    if not folder.exists():
+        return
+    old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        os.replace(aside, folder)
-    except OSError:
-        if not (folder / MANIFEST).exists():
-            raise
+        os.replace(folder, old / "old")
+    except FileNotFoundError:
+        pass
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
