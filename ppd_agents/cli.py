@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
 JsonPath = Annotated[Path | None, arg(metavar="PATH")]
@@ -232,6 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
+    keep_freed_memory()
     try:
         code = _HANDLERS[type(options)](options)
     except PPDError as error:

@@ -106,25 +106,49 @@ def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(np.clip(x, 0, 255).astype(np.uint8))
 
 
+def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Let uneven, slightly coloured light fall on an (H, W, 3) uint8 image.
+
+    One surface then looks different from place to place, as on anything round: edges tell more than colours.
+    """
+    side = int(rng.integers(2, 6))
+    light = rng.normal(0, rng.uniform(0.1, 0.5), (side, side, 1)) + rng.normal(0, 0.06, (side, side, 3))
+    field = cv2.resize(light.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(image * np.exp(field), 0, 255).astype(np.uint8)
+
+
 def composite(pool: PhotoPool, config: ShapesConfig, rng: np.random.Generator) -> LabelledImage:
-    """Draw a scene whose background and objects are pieces of photographs."""
+    """Draw a scene whose background and objects are pieces of photographs.
+
+    Some objects are of the background's own material, tinted: nothing but their edge and shading shows them,
+    as with a polyp.
+    """
+    ground = pool.materials[int(rng.integers(len(pool.materials)))]
 
     def surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         if rng.random() < 0.7:
             return pool.material(rng, height, width)
         return paint(draw_texture(rng), rng, height, width)
 
-    canvas = np.ascontiguousarray(surface(rng, SIDE, SIDE), np.float32)
+    def camouflage(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        (piece,) = crop([ground], rng, height, width, zoom)
+        return np.clip(piece + rng.normal(0, 14) + rng.normal(0, 8, 3), 0, 255).astype(np.uint8)
+
+    zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(2.0))))
+    plain = rng.random() < 0.3
+    canvas = np.ascontiguousarray((surface if plain else camouflage)(rng, SIDE, SIDE), np.float32)
     masks: list[np.ndarray] = []
     for _ in range(int(rng.integers(1, 6))):
-        radius = float(np.exp(rng.uniform(np.log(0.08), np.log(0.42)))) * SIDE
+        radius = float(np.exp(rng.uniform(np.log(0.1), np.log(0.45)))) * SIDE
         centre = rng.uniform(0.08, 0.92, 2) * SIDE
         mask = draw_outline(rng, SIDE, (float(centre[0]), float(centre[1])), radius)
         if mask.any():
-            lay(canvas, mask, surface, rng, shadow=rng.random() < config.shadow)
+            painter = camouflage if not plain and rng.random() < 0.35 else surface
+            lay(canvas, mask, painter, rng, shadow=rng.random() < config.shadow)
             masks = [old & (mask == 0) for old in masks]
             masks.append(mask > 0)
-    return LabelledImage(photograph(config, canvas, rng), np.array(masks).reshape(-1, SIDE, SIDE))
+    image = recolour(np.clip(canvas, 0, 255).astype(np.uint8), rng).astype(np.float32)
+    return LabelledImage(photograph(config, image, rng), np.array(masks).reshape(-1, SIDE, SIDE))
 
 
 def regions(pool: PhotoPool, rng: np.random.Generator) -> LabelledImage:
@@ -174,18 +198,27 @@ class TrainingScenes(IterableDataset):
         seed: First entry of every sample's random seed.
         shares: How often each of ``SOURCES`` is drawn from.
         start: Number of samples to skip, for a resumed run.
+        part: (k, n): this process draws the k-th of n parts of them.
     """
 
-    def __init__(self, pool: PhotoPool, seed: int, shares: tuple[float, ...], start: int = 0) -> None:
-        self.pool, self.seed, self.shares, self.start = pool, seed, shares, start
+    def __init__(
+        self,
+        pool: PhotoPool,
+        seed: int,
+        shares: tuple[float, ...],
+        start: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.pool, self.seed, self.shares, self.start, self.part = pool, seed, shares, start, part
         self.config = ShapesConfig()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield samples for ever."""
         cv2.setNumThreads(1)
         worker = get_worker_info()
-        step, first = (worker.num_workers, worker.id) if worker else (1, 0)
-        index = self.start + first
+        workers, mine = (worker.num_workers, worker.id) if worker else (1, 0)
+        step = workers * self.part[1]
+        index = self.start + mine * self.part[1] + self.part[0]
         while True:
             sample = self._draw(np.random.default_rng([self.seed, index]))
             if sample is not None:
@@ -204,13 +237,17 @@ class TrainingScenes(IterableDataset):
             drawn = regions(self.pool, rng)
         else:
             drawn = objects(self.pool, rng)
+        if rng.random() < 0.5:
+            drawn = LabelledImage(relight(drawn.image, rng), drawn.masks)
         if rng.random() < 0.3:
             drawn = pad_to_aspect(drawn, rng)
         masks = drawn.masks.astype(np.uint8)
         area = (masks == 1).mean(axis=(1, 2)) if len(masks) else np.zeros(0)
-        fit = rng.permutation(np.flatnonzero((area >= AREA[0]) & (area <= AREA[1])))
+        fit = np.flatnonzero((area >= AREA[0]) & (area <= AREA[1]))
         if not len(fit):
             return None
+        # Without replacement, in proportion to the root of the area: small parts are many, and soon learned.
+        fit = fit[np.argsort(rng.exponential(size=len(fit)) / np.sqrt(area[fit]))]
         chosen = masks[np.resize(fit, OBJECTS)]
         points, labels, clicks = zip(*(draw_prompts(mask, rng) for mask in chosen), strict=True)
         return drawn.image, chosen, np.stack(points), np.stack(labels), np.array(clicks)

@@ -23,10 +23,10 @@ def draw_prompts(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     """
     inside, extent = (mask == 1).astype(np.uint8), _extent(mask)
     chance = rng.random()
-    clicks = chance >= 0.65
-    if chance < 0.45:
+    clicks = chance >= 0.7
+    if chance < 0.55:
         points = _dense(extent, rng)
-    elif chance < 0.65:
+    elif chance < 0.7:
         points = _few(inside, extent, rng)
     else:
         points = first_click(inside, rng)[None]

@@ -1,7 +1,9 @@
 """Train ``mini``: one encoding, several objects, several rounds of clicks.
 
 Each stage goes on from the last checkpoint in the output folder; the learning rate moves linearly from
-``lr_start`` to ``lr_end``. See README.md in this folder for the stages that made the shipped weights.
+``lr_start`` to ``lr_end``. Under ``torchrun`` the processes share each batch and average their gradients: on
+few cores, processes of one thread each are faster than one process of as many threads. See README.md in this
+folder for the stages that made the shipped weights.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from experiments.train_mini.data import PADDING, PhotoPool, TrainingScenes
+from ppd_env.allocator import keep_freed_memory
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.network import MiniNetwork
 
@@ -188,10 +193,41 @@ def _loss_of(logits: Tensor, iou: Tensor, target: Tensor, ambiguous: bool) -> tu
     return loss, float(reached[:, 0].mean())
 
 
+class Team:
+    """The processes that train together; a single one without ``torchrun``."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if self.size > 1:
+            dist.init_process_group("gloo")
+
+    def average_gradients(self, network: MiniNetwork) -> None:
+        """Replace all gradients by their mean over the team."""
+        if self.size == 1:
+            return
+        parameters = list(network.parameters())
+        # A layer that one process did not use this time, another may have used.
+        parts = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(flat)
+        flat /= self.size
+        means = flat.split([part.numel() for part in parts])
+        for parameter, mean in zip(parameters, means, strict=True):
+            parameter.grad = mean.view_as(parameter)
+
+    def agree(self, value: float) -> float:
+        """Return the first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+
 class Run:
     """Network, averaged network, optimiser and counters, saved and resumed together."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, team: Team) -> None:
         torch.manual_seed(stage.seed)
         self.stage = stage
         self.network = MiniNetwork(MiniConfig()).train()
@@ -212,7 +248,20 @@ class Run:
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.steps_done, self.seconds = state["steps_done"], state["seconds"]
-            torch.manual_seed(stage.seed + self.steps_done)
+        torch.manual_seed(stage.seed + team.size * self.steps_done + team.rank)
+
+    def step(self, sample: list[Tensor], team: Team) -> dict[str, float]:
+        """Take one optimiser step; return the parts of the loss."""
+        loss, parts = step_loss(self.network, sample, self.stage.side)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        team.average_gradients(self.network)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.steps_done += 1
+        if team.rank == 0:
+            self.update_average()
+        return {"loss": loss.item(), **parts}
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -243,50 +292,57 @@ class Run:
         save_file({k: v.contiguous() for k, v in weights.items()}, aside)
         aside.rename(self.stage.out / "mini.safetensors")
 
+    def finish(self, seconds: float, team: Team, means: dict[str, float]) -> None:
+        """Save, and add the stage to the log."""
+        self.seconds += seconds
+        self.save()
+        stage = self.stage
+        settings = {**asdict(stage), "out": str(stage.out), "init": str(stage.init or "")}
+        counts = {"steps_done": self.steps_done, "seconds": round(self.seconds), "processes": team.size}
+        with (stage.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps({**settings, **counts, "means": means}) + "\n")
 
-def train(stage: Stage) -> None:
-    """Run one stage and leave ``checkpoint.pt``, ``mini.safetensors`` and a line in ``log.jsonl`` behind."""
-    run = Run(stage)
-    scenes = TrainingScenes(PhotoPool(), stage.seed, stage.shares, start=run.steps_done * stage.batch * 2)
-    loader = DataLoader(
+
+def open_loader(stage: Stage, team: Team, steps_done: int) -> DataLoader:
+    """Return this process's share of every batch, endlessly."""
+    start = steps_done * stage.batch * 2  # twice as far as needed: some drawings hold no object that fits
+    scenes = TrainingScenes(PhotoPool(), stage.seed, stage.shares, start, (team.rank, team.size))
+    return DataLoader(
         scenes,
-        batch_size=stage.batch,
+        batch_size=stage.batch // team.size,
         num_workers=stage.workers,
         prefetch_factor=6,
         multiprocessing_context="spawn",  # a fork would inherit the locks of OpenMP's threads
     )
+
+
+def train(stage: Stage) -> None:
+    """Run one stage and leave ``checkpoint.pt``, ``mini.safetensors`` and a line in ``log.jsonl`` behind."""
+    team = Team()
+    run = Run(stage, team)
     started, warm = time.monotonic(), run.steps_done == 0
     means: dict[str, float] = {}
-    samples = zip(range(stage.steps), loader, strict=False)
-    progress = tqdm(samples, total=stage.steps, desc=stage.name, mininterval=5)
+    samples = zip(range(stage.steps), open_loader(stage, team, run.steps_done), strict=False)
+    progress = tqdm(samples, total=stage.steps, desc=stage.name, mininterval=5, disable=team.rank > 0)
     for step, sample in progress:
         passed = step / stage.steps
         if stage.max_minutes:
-            passed = max(passed, (time.monotonic() - started) / 60 / stage.max_minutes)
+            passed = team.agree(max(passed, (time.monotonic() - started) / 60 / stage.max_minutes))
         if passed >= 1:
             break
         rate = stage.lr_start + (stage.lr_end - stage.lr_start) * passed
         for group in run.optimiser.param_groups:
             group["lr"] = rate * (min(1.0, (step + 1) / 100) if warm else 1.0)
-        loss, parts = step_loss(run.network, sample, stage.side)
-        run.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
-        run.optimiser.step()
-        run.steps_done += 1
-        run.update_average()
-        for key, value in {"loss": loss.item(), **parts}.items():
+        parts = run.step(sample, team)
+        for key, value in parts.items():
             means[key] = value if key not in means else 0.98 * means[key] + 0.02 * value
         progress.set_postfix({k: f"{v:.3f}" for k, v in means.items()}, refresh=False)
-        if run.steps_done % 250 == 0:
+        if run.steps_done % 250 == 0 and team.rank == 0:
             run.save()
-    run.seconds += time.monotonic() - started
-    run.save()
-    settings = {**asdict(stage), "out": str(stage.out), "init": str(stage.init or "")}
-    line = {**settings, "steps_done": run.steps_done, "seconds": round(run.seconds), "means": means}
-    with (stage.out / "log.jsonl").open("a") as log:
-        log.write(json.dumps(line) + "\n")
+    if team.rank == 0:
+        run.finish(time.monotonic() - started, team, means)
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     train(tyro.cli(Stage))

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
 from ppd_env.config import TwoAgentConfig
-from ppd_env.envs.gymnasium_env import RENDER_FPS, RENDER_MODES, check_render_mode
-from ppd_env.envs.two_agents import AGENTS, TwoAgentGame
-from ppd_env.game.actions import action_count
-from ppd_env.rendering import Renderer
+from ppd_env.envs.gymnasium_env import RENDER_FPS, RENDER_MODES
+from ppd_env.envs.shell import TwoAgentShell
+from ppd_env.envs.two_agents import AGENTS
 
 ByAgent = dict[str, Any]
 
 
-class PointPromptParallel(ParallelEnv):
+class PointPromptParallel(TwoAgentShell, ParallelEnv):
     """Attacker against defender, both in every round.
 
     With ``schedule="duel"`` (the default here) both moves take effect together; STOP retires an agent, which
@@ -37,25 +35,7 @@ class PointPromptParallel(ParallelEnv):
     }
 
     def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
-        check_render_mode(render_mode)
-        self.render_mode = render_mode
-        self.config = TwoAgentConfig.from_kwargs(**{"schedule": "duel", **kwargs})
-        self.game = TwoAgentGame(self.config)
-        self.possible_agents = list(AGENTS)
-        self.agents: list[str] = []
-        self.observation_spaces = {agent: self.game.space() for agent in AGENTS}
-        actions = action_count(self.game.games.nodes)
-        self.action_spaces = {agent: spaces.Discrete(actions) for agent in AGENTS}
-        self._renderer = Renderer(self.render_mode, RENDER_FPS)
-        self._rng: np.random.Generator | None = None
-
-    def observation_space(self, agent: str) -> spaces.Space:
-        """Return an agent's observation space, always the same object."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> spaces.Space:
-        """Return an agent's action space, always the same object."""
-        return self.action_spaces[agent]
+        super().__init__(render_mode, TwoAgentConfig.from_kwargs(**{"schedule": "duel", **kwargs}))
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -99,15 +79,3 @@ class PointPromptParallel(ParallelEnv):
     def action_masks(self, agent: str) -> np.ndarray:
         """Return the legal actions of an agent, (2N + 1,) bool."""
         return self.game.mask(agent)
-
-    def render(self) -> np.ndarray | None:
-        """Return the picture (height, width, 3) uint8 in mode ``rgb_array``; None otherwise."""
-        return self._renderer.render(self.game.games, 0, self.game.turn())
-
-    def _show(self) -> None:
-        if self.render_mode == "human":
-            self.render()
-
-    def close(self) -> None:
-        """Close the window, if one is open."""
-        self._renderer.close()

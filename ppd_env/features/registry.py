@@ -8,7 +8,8 @@ import torch
 
 from ppd_env.errors import ConfigError
 from ppd_env.features.contract import FeatureExtractor
-from ppd_env.uris import Uri, parse_uri
+from ppd_env.loading import Registry
+from ppd_env.uris import Uri
 
 
 def _fake(uri: Uri, device: torch.device) -> FeatureExtractor:
@@ -42,7 +43,7 @@ LOADERS: dict[str, Callable[[Uri, torch.device], FeatureExtractor]] = {
 }
 """Scheme -> loader; add to it to offer features of your own."""
 
-_loaded: dict[tuple[str, str], FeatureExtractor] = {}
+_registry = Registry("features", LOADERS)
 
 
 def load_features(uri: str, device: torch.device | str = "cpu") -> FeatureExtractor:
@@ -58,11 +59,4 @@ def load_features(uri: str, device: torch.device | str = "cpu") -> FeatureExtrac
     Raises:
         ConfigError: The scheme is unknown or its arguments are wrong.
     """
-    device = torch.device(device)
-    key = (uri, str(device))
-    if key not in _loaded:
-        parsed = parse_uri(uri)
-        if parsed.scheme not in LOADERS:
-            raise ConfigError(f"Unknown features {uri!r}; known ones: {', '.join(sorted(LOADERS))}.")
-        _loaded[key] = LOADERS[parsed.scheme](parsed, device)
-    return _loaded[key]
+    return _registry.load(uri, device)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from ppd_env.errors import ConfigError
+from ppd_env.loading import Registry
 from ppd_env.segmenters.contract import Segmenter
-from ppd_env.uris import Uri, parse_uri
+from ppd_env.uris import Uri
 
 
 def _fake(uri: Uri, device: torch.device) -> Segmenter:
@@ -27,7 +27,7 @@ def _mini(uri: Uri, device: torch.device) -> Segmenter:
 LOADERS: dict[str, Callable[[Uri, torch.device], Segmenter]] = {"fake": _fake, "mini": _mini}
 """Scheme -> loader; add to it to offer a segmenter of your own."""
 
-_loaded: dict[tuple[str, str], Segmenter] = {}
+_registry = Registry("segmenter", LOADERS)
 
 
 def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
@@ -43,11 +43,4 @@ def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
     Raises:
         ConfigError: The scheme is unknown or its arguments are wrong.
     """
-    device = torch.device(device)
-    key = (uri, str(device))
-    if key not in _loaded:
-        parsed = parse_uri(uri)
-        if parsed.scheme not in LOADERS:
-            raise ConfigError(f"Unknown segmenter {uri!r}; known ones: {', '.join(sorted(LOADERS))}.")
-        _loaded[key] = LOADERS[parsed.scheme](parsed, device)
-    return _loaded[key]
+    return _registry.load(uri, device)

@@ -29,14 +29,14 @@ class ShapesConfig:
 
     side: int = 256
     objects: tuple[int, int] = (2, 7)
-    radius: tuple[float, float] = (0.09, 0.42)
+    radius: tuple[float, float] = (0.14, 0.45)
     twin: float = 0.35
     camouflage: float = 0.2
     parts: float = 0.4
     shadow: float = 0.35
     hair: float = 0.12
     highlights: float = 0.15
-    target_area: tuple[float, float] = (0.02, 0.6)
+    target_area: tuple[float, float] = (0.03, 0.6)
 
     def digest(self) -> str:
         """Return 16 hex digits that change with the generator's version or any of its settings."""

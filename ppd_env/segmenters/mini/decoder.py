@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppd_env.segmenters.mini.config import MiniConfig
+from ppd_env.segmenters.mini.geodesic import GeodesicDistance
+from ppd_env.segmenters.mini.vote import PointVote, centres, fold_cells, unfold_cells
 
 
 class FourierPosition(nn.Module):
@@ -37,9 +39,7 @@ class FourierPosition(nn.Module):
 
     def grid(self, side: int) -> Tensor:
         """Return (side * side, dim), the codes of the cell centres, row by row."""
-        centres = (torch.arange(side, device=self.matrix.device) + 0.5) / side
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        return self(torch.stack([x, y], dim=-1).reshape(-1, 2))
+        return self(centres(side, self.matrix.device))
 
 
 class Attention(nn.Module):
@@ -109,57 +109,29 @@ class TwoWayLayer(nn.Module):
         return tokens, self.norms[3](image + mixed)
 
 
-_NOWHERE = 1e5
-"""Stands for the squared distance to an absent point; its density is exactly 0."""
+class SpatialMixing(nn.Module):
+    """A depthwise convolution and a channel MLP around a shortcut (ConvNeXt, Liu et al. 2022).
 
-
-class PointVote(nn.Module):
-    """SAM's dense prompt embedding, made from points: which sign each cell resembles and lies near.
-
-    Every cell at twice the embedding's resolution has a code made of its features and its position; each
-    point has that of the cell under it. A cell's vote is the log-ratio of the kernel densities of the
-    positive and the negative points' codes, a constant standing in for a sign without points. It gives the
-    mask a start that depends on appearance and place, which two small layers would take long to learn.
+    The transformer's layers let cells speak to prompts, not to each other. Here what is known at one cell
+    spreads to those around it, as far as the image allows.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, width: int, kernel: int = 7) -> None:
         super().__init__()
-        self.from_image, self.from_side = nn.Linear(dim, dim), nn.Linear(dim // 4, dim // 4)
-        self.nearness = nn.Parameter(torch.tensor(7.0))
-        self.absent = nn.Parameter(torch.tensor([-8.0, -5.0]))
+        self.spread = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)
+        )
+        for parameter in self.mlp[2].parameters():  # a block begins as the identity
+            nn.init.zeros_(parameter)
 
-    def codes(self, image: Tensor, side8: Tensor) -> Tensor:
-        """Code cells: image (B, h * h, dim), side8 (B, h * h, 4, dim / 4) -> (B, 4 * h * h, dim / 4 + 2)."""
-        batch, cells, _ = image.shape
-        h = math.isqrt(cells)
-        look = self.from_image(image).view(batch, cells, 4, -1) + self.from_side(side8)
-        axis = (torch.arange(2 * h, device=image.device) + 0.5) / (2 * h)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        place = _nested(torch.stack([x, y])[None] * self.nearness, h, 1).expand(batch, -1, -1, -1)
-        return torch.cat([look, place], dim=-1).flatten(1, 2)
-
-    def forward(self, codes: Tensor, under: Tensor, labels: Tensor) -> Tensor:
-        """Vote.
-
-        Args:
-            codes: (B, c, k) float32 from ``codes``.
-            under: (B, n) int64, the cell under each point.
-            labels: (B, n) integer, 1, 0 or -1 for absent.
-
-        Returns:
-            (B, c) float32, positive where a cell goes with the positive points.
-        """
-        points = codes.gather(1, under[..., None].expand(-1, -1, codes.shape[-1]))
-        # A point's own square, and minus infinity where it is absent, enter the product as one more column.
-        height = points.square().sum(-1, keepdim=True).masked_fill((labels < 0)[..., None], _NOWHERE)
-        ones = codes.new_ones(1, 1, 1).expand(*codes.shape[:2], 1)
-        likeness = torch.cat([2 * codes, ones], -1) @ torch.cat([points, -height], -1).transpose(1, 2)
-        constants = self.absent + codes.square().sum(-1, keepdim=True)
-        top = torch.maximum(likeness.amax(-1, keepdim=True), constants.amax(-1, keepdim=True))
-        signs = torch.stack([labels == 1, labels == 0], dim=-1).to(codes.dtype)
-        density = (likeness - top).exp() @ signs + (constants - top).exp()
-        positive, negative = density.clamp(min=1e-30).log().unbind(-1)
-        return positive - negative
+    def forward(self, cells: Tensor) -> Tensor:
+        """Map (B, h * h, width) to the same shape."""
+        h = math.isqrt(cells.shape[1])
+        # A permuted view is what convolutions call the channels-last format: nothing is copied.
+        plane = self.spread(cells.unflatten(1, (h, h)).permute(0, 3, 1, 2))
+        return cells + self.mlp(self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))
 
 
 class MaskDecoder(nn.Module):
@@ -179,37 +151,50 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList(TwoWayLayer(config, first=i == 0) for i in range(config.layers))
         self.last = Attention(dim, config.heads, dim // 2)
         self.last_norm = nn.LayerNorm(dim)
+        self.vote, self.vote_in16, self.vote_in = PointVote(dim), nn.Linear(5, dim), nn.Linear(1, dim // 4)
+        self.geodesic = GeodesicDistance(dim)
+        self.ways_in16 = nn.Linear(3, dim, bias=False)
+        self.ways_in8 = nn.Linear(12, dim // 4, bias=False)
+        self.ways_in4 = nn.Linear(12, dim // 2, bias=False)
+        for layer in (self.vote_in16, self.ways_in16, self.ways_in8, self.ways_in4):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+        self.mixing16, self.mixing8 = SpatialMixing(dim), SpatialMixing(dim // 4)
         self.up8, self.up8_norm = nn.Linear(dim, dim), nn.LayerNorm(dim // 4)
         self.up4 = nn.Linear(dim // 4, dim // 2)
-        self.vote, self.vote_in = PointVote(dim), nn.Linear(1, dim // 4)
         self.vote_out = nn.Parameter(torch.full((config.mask_tokens,), 0.5))
+        self.ways_out = nn.Parameter(torch.full((config.mask_tokens,), 2.0))
         self.hyper = nn.ModuleList(_mlp(dim, dim // 8) for _ in range(config.mask_tokens))
         self.iou_head = _mlp(dim, config.mask_tokens)
+        self.iou_expected = nn.Parameter(torch.zeros(()))
 
-    def prepare(self, image: Tensor, side8: Tensor, side4: Tensor) -> dict[str, Tensor]:
+    def prepare(self, image: Tensor, side8: Tensor, side4: Tensor, edges: Tensor) -> dict[str, Tensor]:
         """Compute what depends on the image alone.
 
         Args:
             image: (B, h * h, dim) float32 from the encoder.
             side8: (B, dim / 4, 2h, 2h) float32.
             side4: (B, dim / 8, 4h, 4h) float32.
+            edges: (B, 1, 4h, 4h) float32.
 
         Returns:
             ``image`` without a mask prompt, the first layer's ``keys``, ``values`` and ``queries``, the side
-            inputs in the order in which the upscaling produces its cells, and the ``codes`` for voting.
+            inputs as ``side8`` (B, 4h * h, dim / 4) and ``side4`` (B, 4h * h, dim / 2), the ``codes`` for
+            voting and the ``costs`` of ways across the image.
         """
         h = math.isqrt(image.shape[1])
         image = image + self.no_mask
         keys, values, queries = self._first().constants(image, self.position.grid(h))
-        nested8 = _nested(side8, h, 1)
+        rows8 = _rows(side8).contiguous()
         return {
             "image": image,
             "keys": keys,
             "values": values,
             "queries": queries,
-            "side8": nested8,
-            "side4": _nested(side4, h, 2),
-            "codes": self.vote.codes(image, nested8),
+            "side8": rows8,
+            "side4": fold_cells(_rows(side4)),
+            "codes": self.vote.codes(image, rows8),
+            "costs": self.geodesic.costs(edges, side8, side4),
         }
 
     def forward(
@@ -231,21 +216,27 @@ class MaskDecoder(nn.Module):
         image, grid = prepared["image"], self.position.grid(math.isqrt(prepared["image"].shape[1]))
         sides = (prepared["keys"], prepared["values"], prepared["queries"])
         if mask is not None:
-            image = image - self.no_mask + self.mask_stem(mask).flatten(2).transpose(1, 2)
+            image = image - self.no_mask + _rows(self.mask_stem(mask))
             sides = self._first().constants(image, grid)
-        under = _cells_under(points, math.isqrt(grid.shape[0]))
+        under, finest = _cells_under(points, math.isqrt(grid.shape[0]))
         codes, bias = self._tokens(prepared, points, labels, under)
+        vote, place = self.vote(prepared["codes"], points, under[1], labels)
+        ways = self.geodesic(prepared["costs"], finest, labels)
         state = codes
         for layer in self.layers:
             assert isinstance(layer, TwoWayLayer)
             fixed = sides if layer.first else layer.constants(image, grid)
             state, image = layer(state, codes, image, fixed, bias)
+            if layer.first:
+                votes = torch.cat([fold_cells(vote[..., None]), place[..., None]], dim=-1)
+                image = image + self.vote_in16(votes)
+                image = self.mixing16(_accumulate(image, _rows(F.avg_pool2d(ways, 4)), self.ways_in16))
         last = self.last
         mixed = last.attend(last.q(state + codes), last.k(image + grid), last.v(image))
         state = self.last_norm(state + mixed)
-        vote = self.vote(prepared["codes"], under[1], labels)
-        logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, tokens)
-        return logits, self.iou_head(state[:, 0])[:, tokens]
+        logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, ways, tokens)
+        iou = self.iou_head(state[:, 0])[:, tokens] + self.iou_expected * expected_iou(logits.detach())
+        return logits, iou
 
     def _first(self) -> TwoWayLayer:
         layer = self.layers[0]
@@ -260,9 +251,11 @@ class MaskDecoder(nn.Module):
         A point's code holds its position, its sign and what the encoder saw under it.
         """
         batch = len(points)
+        at16, at8, at4 = under
+        side4 = prepared["side4"].unflatten(2, (4, -1)).flatten(1, 2)
+        sources = ((prepared["image"], at16), (prepared["side8"], at8), (side4, at4))
         seen = [
-            prepared[name].flatten(1, -2).gather(1, cell[..., None].expand(-1, -1, prepared[name].shape[-1]))
-            for name, cell in zip(("image", "side8", "side4"), under, strict=True)
+            source.gather(1, cell[..., None].expand(-1, -1, source.shape[-1])) for source, cell in sources
         ]
         codes = self.position(points) + self.label_codes(labels.clamp(min=0).long())
         codes = codes + self.under_point(torch.cat(seen, dim=-1))
@@ -275,25 +268,62 @@ class MaskDecoder(nn.Module):
         return tokens, bias
 
     def _upscale(
-        self, image: Tensor, state: Tensor, prepared: dict[str, Tensor], vote: Tensor, tokens: slice
+        self,
+        image: Tensor,
+        state: Tensor,
+        prepared: dict[str, Tensor],
+        vote: Tensor,
+        ways: Tensor,
+        tokens: slice,
     ) -> Tensor:
         """Upscale by four and multiply with the chosen mask tokens.
 
         Transposed convolutions whose kernel equals their stride are plain matrix products on each cell; the
-        cells stay in nested order (coarse, 2 x 2, 2 x 2) until only the logits are left to be put in rows.
+        last one's cells stay folded until only the logits are left to be put in rows.
         """
-        batch, cells, _ = image.shape
-        h = math.isqrt(cells)
-        vote = vote.clamp(-12, 12).view(batch, cells, 4, 1)
-        fine = self.up8(image).view(batch, cells, 4, -1) + prepared["side8"] + self.vote_in(vote)
-        fine = F.gelu(self.up8_norm(fine))
-        fine = self.up4(fine).view(batch, cells, 16, -1).add(prepared["side4"]).relu_().flatten(1, 2)
+        batch, side = len(vote), math.isqrt(vote.shape[1])
+        folded = fold_cells(_rows(ways))
+        fine = unfold_cells(self.up8(image)).add_(prepared["side8"])
+        fine = _accumulate(_accumulate(fine, vote[..., None], self.vote_in), folded, self.ways_in8)
+        fine = self.mixing8(self.up8_norm(fine).relu_())
+        fine = _accumulate(self.up4(fine), folded, self.ways_in4).add_(prepared["side4"]).relu_()
+        fine = fine.unflatten(2, (4, -1)).flatten(1, 2)
         chosen = range(self.mask_tokens)[tokens]
         weights = torch.stack([self.hyper[i](state[:, i]) for i in chosen], dim=1)
-        start = vote.expand(-1, -1, -1, 4).reshape(batch, 1, -1) * self.vote_out[tokens, None]
-        logits = torch.baddbmm(start, weights, fine.transpose(1, 2))
-        nested = logits.view(batch, len(chosen), h, h, 2, 2, 2, 2)
-        return nested.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, len(chosen), 4 * h, 4 * h)
+        logits = (weights @ fine.transpose(1, 2)).view(batch, len(chosen), side, side, 2, 2)
+        logits = logits.transpose(3, 4).reshape(batch, len(chosen), 2 * side, 2 * side)
+        smooth = F.interpolate(vote.view(batch, 1, side, side), scale_factor=2.0, mode="bilinear")
+        votes = torch.cat([smooth, ways[:, :1]], dim=1).flatten(2)
+        start = torch.stack([self.vote_out, self.ways_out], dim=1)[tokens] @ votes
+        return logits + start.view(logits.shape)
+
+
+def expected_iou(logits: Tensor) -> Tensor:
+    """IoU of a mask with the truth, were every pixel right with the probability its logit says.
+
+    Args:
+        logits: (B, m, h, w) float32.
+
+    Returns:
+        (B, m) float32.
+    """
+    inside = logits.sigmoid()
+    shown = logits > 0
+    both, either = inside * shown, torch.where(shown, 1.0, inside)
+    return both.sum(dim=(-2, -1)) / either.sum(dim=(-2, -1)).clamp(min=1)
+
+
+def _accumulate(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:
+    """Add ``layer(inputs)`` to ``total`` (B, c, k) in place: memory bounds decoding, not arithmetic."""
+    if layer.bias is not None:
+        total.add_(layer.bias)
+    total.view(-1, total.shape[-1]).addmm_(inputs.flatten(0, 1), layer.weight.T)
+    return total
+
+
+def _rows(plane: Tensor) -> Tensor:
+    """Turn (B, c, h, w) into cells, row by row: (B, h * w, c)."""
+    return plane.flatten(2).transpose(1, 2)
 
 
 def _mlp(dim: int, outputs: int) -> nn.Sequential:
@@ -302,19 +332,12 @@ def _mlp(dim: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _cells_under(points: Tensor, h: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cells under (B, n, 2) points at h, 2h and 4h cells a side, (B, n) int64 in nested order."""
+def _cells_under(points: Tensor, h: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Return the cells under (B, n, 2) points, (B, n) int64 each.
+
+    First at h and 2h cells a side, row by row, and at 4h, 2 x 2 folded; then at 4h row by row.
+    """
     column, row = (points * (4 * h)).long().clamp(0, 4 * h - 1).unbind(-1)
-    coarse = row // 4 * h + column // 4
-    middle = 4 * coarse + 2 * (row // 2 % 2) + column // 2 % 2
-    return coarse, middle, 4 * middle + 2 * (row % 2) + column % 2
-
-
-def _nested(side: Tensor, h: int, levels: int) -> Tensor:
-    """Reorder (B, c, h * 2^levels, ...) pixels to (B, h * h, 4^levels, c): cell by cell of the embedding."""
-    batch, channels = side.shape[:2]
-    if levels == 1:
-        split = side.reshape(batch, channels, h, 2, h, 2).permute(0, 2, 4, 3, 5, 1)
-    else:
-        split = side.reshape(batch, channels, h, 2, 2, h, 2, 2).permute(0, 2, 5, 3, 6, 4, 7, 1)
-    return split.reshape(batch, h * h, 4**levels, channels)
+    middle = row // 2 * 2 * h + column // 2
+    folded = 4 * middle + 2 * (row % 2) + column % 2
+    return (row // 4 * h + column // 4, middle, folded), row * 4 * h + column

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppd_env.segmenters.mini.config import MiniConfig
+from ppd_env.segmenters.mini.geodesic import edge_strength
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -79,7 +80,7 @@ class ImageEncoder(nn.Module):
         self.side8 = nn.Conv2d(middle, config.dim // 4, 1)
         self.side4 = nn.Conv2d(fine, config.dim // 8, 1)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode a batch.
 
         Args:
@@ -89,6 +90,7 @@ class ImageEncoder(nn.Module):
             image: (B, cells, dim) float32, row-major cells of the embedding.
             side8: (B, dim / 4, 2h, 2w) float32 for an embedding of h x w cells.
             side4: (B, dim / 8, 4h, 4w) float32.
+            edges: (B, 1, 4h, 4w) float32, not learned.
         """
         x = (pixels - self.pixel_mean) / self.pixel_std
         x = x.contiguous(memory_format=torch.channels_last)
@@ -97,4 +99,4 @@ class ImageEncoder(nn.Module):
         at16 = self.stage16(self.down16(at8)).flatten(2).transpose(1, 2)
         for block in self.attention:
             at16 = block(at16)
-        return self.neck(at16), self.side8(at8), self.side4(at4)
+        return self.neck(at16), self.side8(at8), self.side4(at4), edge_strength(pixels)

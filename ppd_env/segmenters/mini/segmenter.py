@@ -21,7 +21,7 @@ from ppd_env.segmenters.mini.network import MiniNetwork
 from ppd_env.uris import Uri
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini.safetensors"
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised whenever the same weights give other masks."""
 
 
@@ -44,17 +44,17 @@ class MiniSegmenter:
         self.uri, self.signature, self.device = uri, signature, device
         self.low_res = network.config.low_res
         self.feature_scale = feature_scale
-        self._last: tuple[np.ndarray, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._last: tuple[np.ndarray, tuple[Tensor, ...]] | None = None
 
     @torch.no_grad()
-    def encode(self, image: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, image: np.ndarray) -> tuple[Tensor, ...]:
         """Run the image encoder; the last image's result is kept, so that features cost no second pass.
 
         Args:
             image: (H, W, 3) uint8 RGB.
 
         Returns:
-            The encoder's (1, cells, dim), (1, dim / 4, ...) and (1, dim / 8, ...) outputs.
+            The encoder's outputs, see ``ImageEncoder.forward``; the first holds the features.
         """
         # Compared by content: video readers write every frame into the same array.
         square = letterbox(image, self.network.config.image_size)
