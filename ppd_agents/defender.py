@@ -219,8 +219,9 @@ class _Judge:
             best = int(mask_values(values, legal).argmax())
             if not bool(legal.any()):
                 return "nothing more may be removed: the last positive prompt, or else the last one, stays"
-            if float(values[best]) <= 0:
-                return "no removal is expected to raise Dice"
+            if float(values[best]) <= self._agent.least_gain:
+                enough = f" by more than {self._agent.least_gain:g}" if self._agent.least_gain else ""
+                return f"no removal is expected to raise Dice{enough}"
             self._remove(chosen & (candidates == best), status)
 
     def _candidates(self) -> np.ndarray:

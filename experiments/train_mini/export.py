@@ -57,7 +57,8 @@ def export(job: Export) -> None:
     aside = job.out.with_suffix(".tmp")
     save_file(state, aside, metadata=metadata)
     aside.rename(job.out)
-    print(f"{job.out}: {job.out.stat().st_size / 1e6:.2f} MB, {metadata}")
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    print(f"{job.out}: {millions:.2f} M parameters, {job.out.stat().st_size / 1e6:.2f} MB, {metadata}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from ppd_env.game_batch import GameBatch
 
 FORMAT = "ppd-agent-1"
 _JSON, _TENSORS = "agent.json", "agent.safetensors"
+_KEPT = ("features", "features_signature", "grid", "reward_scale", "least_gain", "notes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class Agent:
         features_signature: Their signature; others would make its values meaningless.
         grid: Patches per side it was trained on; it runs on any.
         reward_scale: What its values are divided by to be changes of Dice.
+        least_gain: What an action must be worth in Dice to be preferred to STOP. The best of many uncertain
+            values is too high more often than not, and clean prompts would pay for it.
         notes: Free facts about the training, plain JSON.
     """
 
@@ -44,6 +47,7 @@ class Agent:
     features_signature: str
     grid: int
     reward_scale: float
+    least_gain: float = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,6 +85,7 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         "features_signature": agent.features_signature,
         "grid": agent.grid,
         "reward_scale": agent.reward_scale,
+        "least_gain": agent.least_gain,
         "notes": dict(agent.notes),
     }
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
@@ -126,8 +131,7 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
         ) from error
     network.requires_grad_(False)
     network.eval()
-    kept = {name: facts[name] for name in ("features", "features_signature", "grid", "reward_scale", "notes")}
-    return Agent(network, **kept).to(device)
+    return Agent(network, **{name: facts[name] for name in _KEPT}).to(device)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -139,9 +143,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise PPDError(f"{path / _JSON} cannot be read: {error}.") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise PPDError(f"{path / _JSON} is not of the format {FORMAT!r} this version reads.")
-    needed = {"network", "features", "features_signature", "grid", "reward_scale", "notes"}
-    if not needed <= set(facts):
-        raise PPDError(f"{path / _JSON} lacks {', '.join(sorted(needed - set(facts)))}.")
+    lost = {"network", *_KEPT} - set(facts)
+    if lost:
+        raise PPDError(f"{path / _JSON} lacks {', '.join(sorted(lost))}.")
     return facts
 
 
@@ -163,7 +167,8 @@ class GreedyAgent:
 
     Args:
         agent: The agent.
-        stop: It may STOP when nothing is worth more; otherwise only when nothing else is legal.
+        stop: It may STOP when nothing is worth the agent's least gain; otherwise only when nothing else is
+            legal.
 
     Attributes:
         agent: The agent.
@@ -198,4 +203,5 @@ class GreedyAgent:
         if not self.stop:
             legal[:, -1] = ~legal[:, :-1].any(dim=1)
         values = self.agent.values(game_state(games, which, config.use_feedback))
+        values[:, -1] = self.agent.least_gain
         return masked_argmax(values, legal)

@@ -187,6 +187,7 @@ class Alternation:
             features_signature=load_features(config.features_uri, config.device).signature,
             grid=config.grid,
             reward_scale=config.reward_scale,
+            least_gain=config.least_gain if role == "defender" else 0.0,
             notes={"config": config.to_json(), "rounds": self.done},
         )
 

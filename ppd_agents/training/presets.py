@@ -50,6 +50,7 @@ class TrainConfig:
         feedback: The defender sees the segmenter's own answer.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         clean_share: Share of the defender's starts without any attack.
+        least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
         seed: Seed of everything.
         checkpoint_every: Rounds between checkpoints.
         keep: Checkpoints kept.
@@ -89,6 +90,7 @@ class TrainConfig:
     feedback: bool = False
     random_attack_share: float = 0.15
     clean_share: float = 0.2
+    least_gain: float = 0.01
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -176,6 +178,7 @@ _ARXIV = TrainConfig(
     buffer_size=10_000,
     random_attack_share=0.0,
     clean_share=0.0,
+    least_gain=0.0,
     checkpoint_every=10,
 )
 

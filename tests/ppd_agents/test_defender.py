@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -185,7 +185,7 @@ def test_feedback_is_what_the_simulator_would_show(small_simulator):
 
 def test_refining_plays_as_the_agent_does_in_the_games(small_simulator):
     bank = small_simulator.bank
-    mine = agent()
+    mine = replace(agent(), least_gain=-1.0)  # random weights: whatever it thinks, it removes something
     status = torch.zeros((1, 64), dtype=torch.int8)
     nodes = torch.tensor([3, 9, 20, 21, 33, 40, 55, 60])
     status[0, nodes] = torch.tensor([1, 2, 1, 1, 2, 2, 1, 2], dtype=torch.int8)
@@ -202,6 +202,18 @@ def test_refining_plays_as_the_agent_does_in_the_games(small_simulator):
     kept = set(nodes[torch.from_numpy(found.kept)].tolist())
     assert kept == set(games.status[0].nonzero().flatten().tolist())
     assert 1 <= len(kept) < len(nodes)
+    idle = GreedyAgent(replace(mine, least_gain=1e3)).act(games, which, [])
+    assert idle.tolist() == [2 * 64]
+
+
+def test_a_gain_too_small_is_left_alone(image):
+    prompts = [(40, 3), (5, 5), (50, 20)], [1, 1, 0]
+    values = [v.value for v in Defender(agent(Colour)).refine(image, *prompts).removed]
+    careful = Defender(replace(agent(Colour), least_gain=max(values) + 0.01)).refine(image, *prompts)
+    assert len(careful.kept) == 3
+    assert careful.stopped.startswith("no removal is expected to raise Dice by more than")
+    bold = Defender(replace(agent(Colour), least_gain=min(values) - 0.01)).refine(image, *prompts)
+    assert len(bold.kept) == 1
 
 
 def test_saved_agents_are_opponents_by_uri(tmp_path):
