@@ -18,8 +18,8 @@ from ppd_env.metrics import dice, iou
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import build_bank
 from ppd_env.scenes.scene import SceneSource
+from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.letterbox import upscale_logits
-from ppd_env.segmenters.mini.segmenter import MiniSegmenter
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
@@ -48,7 +48,7 @@ class Measurement:
     seed: int = 0
 
 
-def ideal_dice(scenes: str, segmenter: MiniSegmenter, draws: int, seed: int) -> float:
+def ideal_dice(scenes: str, segmenter: Segmenter, draws: int, seed: int) -> float:
     """Mean native Dice with jittered ideal prompts."""
     bank = build_bank(scenes, segmenter, load_features("fake"), GRID, cache=False, progress=True)
     simulator = Simulator(bank, segmenter)
@@ -83,7 +83,7 @@ def next_click(shown: np.ndarray, truth: np.ndarray) -> tuple[tuple[int, int], i
     return (int(x), int(y)), 1 - kind
 
 
-def clicks(source: SceneSource, segmenter: MiniSegmenter, rounds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def clicks(source: SceneSource, segmenter: Segmenter, rounds: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Simulate corrective clicks on every scene of a source.
 
     Args:
@@ -118,7 +118,6 @@ def measure(job: Measurement) -> dict[str, float]:
     """Measure everything and return it by name."""
     cv2.setNumThreads(1)
     segmenter = load_segmenter(job.weights)
-    assert isinstance(segmenter, MiniSegmenter)
     results: dict[str, float] = {}
     from ppd_env.scenes.sources import open_source
 
