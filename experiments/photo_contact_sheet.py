@@ -45,7 +45,8 @@ def draw_tile(scene: RawScene, side: int) -> np.ndarray:
 
 def contact_sheet(splits: list[str], columns: int, side: int) -> np.ndarray:
     """Return all scenes of some splits as one RGB picture, row by row."""
-    tiles = [draw_tile(scene, side) for split in splits for scene in open_source(f"photos://{split}")]
+    sources = [open_source(f"photos://{split}") for split in splits]
+    tiles = [draw_tile(source[index], side) for source in sources for index in range(len(source))]
     sheet = np.full((math.ceil(len(tiles) / columns) * (side + TITLE), columns * side, 3), 24, np.uint8)
     for number, tile in enumerate(tiles):
         top, left = number // columns * (side + TITLE), number % columns * side

@@ -138,7 +138,8 @@ def grouping_loss(tokens: Tensor, masks: Tensor, anchors: int = 4) -> Tensor:
     target = share[:, None].expand_as(cosine)
     loss = F.binary_cross_entropy_with_logits(6 * (cosine - 0.25), target, reduction="none")
     inside, outside = share * shown, (1 - share) * shown
-    weight = sum(part / part.sum(1, keepdim=True).clamp(min=1) for part in (inside, outside))
+    shares = [part / part.sum(1, keepdim=True).clamp(min=1) for part in (inside, outside)]
+    weight = shares[0] + shares[1]
     return (loss * weight[:, None]).sum(dim=-1).mean() / 2
 
 
@@ -234,7 +235,7 @@ class Run:
         if stage.init is not None:
             weights = {name: value.float() for name, value in load_file(stage.init).items()}
             self.network.load_state_dict(weights, strict=False)  # batch counters are not kept
-        self.network.encoder.to(memory_format=torch.channels_last)
+        self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         decay = [p for p in self.network.parameters() if p.ndim > 1]
         rest = [p for p in self.network.parameters() if p.ndim <= 1]
