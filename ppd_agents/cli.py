@@ -125,12 +125,14 @@ def _checked_name(name: str) -> str:
 
 def _run(options: Run) -> int:
     from ppd_agents.evaluation.tables import write_json
+    from ppd_agents.locking import sole_user
     from ppd_agents.pipeline import RunConfig, run_all
     from ppd_agents.training.presets import preset
 
     folder = options.runs / _checked_name(options.name)
     train = preset(options.preset, seed=options.seed, wandb=options.wandb)
-    result = run_all(RunConfig(train, name=options.name), folder, print)
+    with sole_user(folder):
+        result = run_all(RunConfig(train, name=options.name), folder, print)
     if options.json is not None:
         write_json(options.json, result)
     _print_tables(result)
@@ -139,12 +141,15 @@ def _run(options: Run) -> int:
 
 
 def _train(options: Train) -> int:
+    from ppd_agents.locking import sole_user
     from ppd_agents.training.adversarial import train_adversarial
     from ppd_agents.training.presets import preset
 
-    folder = options.runs / _checked_name(options.name) / "training"
+    run = options.runs / _checked_name(options.name)
+    folder = run / "training"
     train = preset(options.preset, seed=options.seed, wandb=options.wandb)
-    train_adversarial(train, folder, resume=True)
+    with sole_user(run):
+        train_adversarial(train, folder, resume=True)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")
     return 0
 

@@ -1,0 +1,35 @@
+"""One process at a time in a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ppd_env.errors import PPDError
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the system lets it go when the process ends, however it ends.
+
+    Args:
+        folder: The folder; made where it does not exist.
+
+    Raises:
+        PPDError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PPDError(
+            f"Another process is at work in {folder}: wait for it, or choose another --name."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
