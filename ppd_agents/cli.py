@@ -29,6 +29,8 @@ class Run:
     """Seed of training and evaluation."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
     """Settings of the training; the ppd-* ones name models and data this version cannot load yet."""
+    device: str = "cpu"
+    """A torch device, such as cuda."""
     json: JsonPath = None
     """Write the result here as well."""
     wandb: Literal["off", "offline", "online"] = "off"
@@ -47,6 +49,8 @@ class Train:
     """Seed of the training."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
     """Settings of the training."""
+    device: str = "cpu"
+    """A torch device, such as cuda."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Log to Weights & Biases."""
 
@@ -67,6 +71,8 @@ class Evaluate:
     """URI of the segmenter."""
     oracle_scenes: int = 40
     """The oracles play on the first so many scenes of each URI."""
+    device: str = "cpu"
+    """A torch device, such as cuda."""
     json: JsonPath = None
     """Write the result file here."""
 
@@ -123,6 +129,17 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def _checked_device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device {name!r} cannot be used: {reason} Try --device cpu.") from None
+    return name
+
+
 def _run(options: Run) -> int:
     from ppd_agents.evaluation.tables import write_json
     from ppd_agents.locking import sole_user
@@ -130,7 +147,9 @@ def _run(options: Run) -> int:
     from ppd_agents.training.presets import preset
 
     folder = options.runs / _checked_name(options.name)
-    train = preset(options.preset, seed=options.seed, wandb=options.wandb)
+    train = preset(
+        options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
+    )
     with sole_user(folder):
         result = run_all(RunConfig(train, name=options.name), folder, print)
     if options.json is not None:
@@ -147,7 +166,9 @@ def _train(options: Train) -> int:
 
     run = options.runs / _checked_name(options.name)
     folder = run / "training"
-    train = preset(options.preset, seed=options.seed, wandb=options.wandb)
+    train = preset(
+        options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
+    )
     with sole_user(run):
         train_adversarial(train, folder, resume=True)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")
@@ -160,7 +181,8 @@ def _evaluate(options: Evaluate) -> int:
     from ppd_agents.evaluation.tables import evaluate, write_json
     from ppd_agents.pipeline import agents_fingerprint, policies
 
-    agents = [load_agent(options.agents / role) for role in ("attacker", "defender")]
+    device = _checked_device(options.device)
+    agents = [load_agent(options.agents / role, device) for role in ("attacker", "defender")]
     config = EvaluationConfig(
         scenes=options.scenes,
         segmenter=options.segmenter,
@@ -169,6 +191,7 @@ def _evaluate(options: Evaluate) -> int:
         budgets=options.budgets,
         seeds=options.seeds,
         oracle_scenes=options.oracle_scenes,
+        device=device,
     )
     attacker, defender = policies(*agents)
     result = evaluate(config, attacker, defender, agents=agents_fingerprint(*agents), progress=True)

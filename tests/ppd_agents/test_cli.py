@@ -44,6 +44,7 @@ def picture(tmp_path):
     [
         (("data", "check", "nowhere://x"), "nowhere://x"),
         (("run", "--name", "../outside"), "plain folder name"),
+        (("train", "--device", "abacus"), "'abacus' cannot be used"),
         (("evaluate", "--agents", "no/such/folder"), "no agent"),
         (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png"),
     ],
