@@ -136,7 +136,9 @@ def _checked_device(name: str) -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device {name!r} cannot be used: {reason} Try --device cpu.") from None
+        raise ConfigError(
+            f"The device {name!r} cannot be used: {reason.rstrip('.')}. Try --device cpu."
+        ) from None
     return name
 
 
