@@ -10,6 +10,8 @@ import torch
 import tyro
 from safetensors.torch import load_file, save_file
 
+from experiments.train_mini.evaluate import GRID
+from ppd_env.features.mini import planes, sample
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.letterbox import letterbox
 from ppd_env.segmenters.mini.config import MiniConfig
@@ -33,15 +35,16 @@ class Export:
 
 
 @torch.no_grad()
-def feature_scale(network: MiniNetwork, scenes: str) -> float:
-    """Mean distance between the embedding vectors of two patches of one image."""
+def feature_scales(network: MiniNetwork, scenes: str) -> list[float]:
+    """Mean distances between two patches of one image in each of the encoder's outputs."""
     source = open_source(scenes)
     distances = []
     for index in range(len(source)):
+        # These scenes are square: they fill the letterbox.
         pixels = torch.from_numpy(letterbox(source[index].image, network.config.image_size)).permute(2, 0, 1)
-        tokens = network.encoder(pixels[None].float())[0][0]
-        distances.append(torch.cdist(tokens, tokens).mean())
-    return float(torch.stack(distances).mean())
+        parts = [sample(plane, (1, 1), GRID) for plane in planes(network.encoder(pixels[None].float()))]
+        distances.append(torch.stack([torch.cdist(part, part).mean() for part in parts]))
+    return [round(scale, 4) for scale in torch.stack(distances).mean(dim=0).tolist()]
 
 
 def export(job: Export) -> None:
@@ -51,7 +54,7 @@ def export(job: Export) -> None:
     network.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
     metadata = {
         "config": json.dumps(asdict(network.config)),
-        "feature_scale": f"{feature_scale(network, job.scenes):.6f}",
+        "feature_scales": json.dumps(feature_scales(network, job.scenes)),
     }
     job.out.parent.mkdir(parents=True, exist_ok=True)
     aside = job.out.with_suffix(".tmp")

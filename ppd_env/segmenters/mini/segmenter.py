@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,24 @@ class MiniSegmenter:
         network: Trained network.
         uri: The URI it answers to.
         signature: Hash of weights and code version.
-        feature_scale: Usual distance between the embedding vectors of two random patches.
+        feature_scales: Usual distances between two patches of an image in the encoder's outputs: embedding,
+            side output at stride 8, side output at stride 4.
         device: Where it computes.
     """
 
     def __init__(
-        self, network: MiniNetwork, uri: str, signature: str, feature_scale: float, device: torch.device
+        self,
+        network: MiniNetwork,
+        uri: str,
+        signature: str,
+        feature_scales: Sequence[float],
+        device: torch.device,
     ) -> None:
         self.network = network.eval().requires_grad_(False).to(device)
         self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.uri, self.signature, self.device = uri, signature, device
         self.low_res = network.config.low_res
-        self.feature_scale = feature_scale
+        self.feature_scales = tuple(feature_scales)
         self._last: tuple[np.ndarray, tuple[Tensor, ...]] | None = None
 
     @torch.no_grad()
@@ -112,6 +119,7 @@ def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         config = MiniConfig(**_as_config(json.loads(metadata["config"])))
+        scales = json.loads(metadata["feature_scales"])
         network = MiniNetwork(config)
         missing, unexpected = network.load_state_dict(state, strict=False)
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
@@ -124,8 +132,7 @@ def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
             f"{path}: not weights of this architecture: {(lost + unexpected)[0]!r} does not fit."
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    scale = float(metadata.get("feature_scale", 1.0))
-    return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scale, device)
+    return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scales, device)
 
 
 def _as_config(values: dict[str, Any]) -> dict[str, Any]:
