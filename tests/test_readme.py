@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -47,3 +48,11 @@ def test_commands_exist():
 def test_linked_files_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_tables_are_those_of_the_recorded_results():
+    from experiments.results_table import RESULTS, mini_table, run_table
+
+    text = README.read_text(encoding="utf-8")
+    assert run_table(json.loads((RESULTS / "run.json").read_text())) in text
+    assert mini_table(json.loads((RESULTS / "mini.json").read_text())) in text

@@ -1,0 +1,81 @@
+"""Print the README's tables from the recorded results: ``python -m experiments.results_table``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_SETS = {"shapes": "shapes scenes", "photos": "photograph scenes"}
+_RATIOS = {
+    "way": "way, of random to oracle attack",
+    "recovery": "recovery, of what the attack took",
+}
+
+
+def run_table(run: dict[str, Any]) -> str:
+    """Write the table of attacks and defences as Markdown.
+
+    Args:
+        run: A result file of ``ppd run``.
+
+    Returns:
+        One column per set of scenes and budget: mDSC in percent with its interval, then the ratios.
+    """
+    columns = {
+        f"{table['ideal']['n']} {_SETS[uri.partition(':')[0]]}, {budget} actions": table
+        for uri, budgets in run["results"].items()
+        for budget, table in budgets.items()
+    }
+    tables = list(columns.values())
+    rows = [name for name, row in tables[0].items() if isinstance(row, dict) and "mdsc" in row]
+    lines = [_line(["mDSC, %", *columns]), "|---" * (len(columns) + 1) + "|"]
+    for name in rows:
+        lines.append(_line([f"`{name}`", *(_cell(t[name]["mdsc"], t[name]["mdsc_ci"], 1) for t in tables)]))
+    clean = [t["clean_change"] for t in tables]
+    lines.append(_line(["change of clean prompts", *(_cell(c["value"], c["ci"], 1) for c in clean)]))
+    for name, label in _RATIOS.items():
+        lines.append(_line([label, *(_cell(t[name]["value"], t[name]["ci"], 2) for t in tables)]))
+    return "\n".join(lines)
+
+
+def mini_table(mini: dict[str, Any]) -> str:
+    """Write the table of ``mini``'s own measurements as Markdown.
+
+    Args:
+        mini: A result file of ``experiments.train_mini.evaluate``.
+
+    Returns:
+        One row per measurement.
+    """
+    return "\n".join(["| `mini` | |", "|---|---|", *_mini_rows(mini["results"])])
+
+
+def _mini_rows(found: dict[str, float]) -> Iterator[str]:
+    for clicks, label in ((1, "1 click"), (5, "5 clicks")):
+        yield _line([f"IoU after {label}, 500 shapes scenes", f"{found[f'shapes.iou_after_{clicks}']:.3f}"])
+    yield _line(["correlation of predicted and true IoU", f"{found['shapes.iou_correlation']:.3f}"])
+    for name, value in found.items():
+        place, _, kind = name.partition(".")
+        if kind == "dice_jittered":
+            where = (
+                "the five real folders, averaged" if place == "real" else place.replace("_test", "://test")
+            )
+            yield _line([f"Dice with jittered ideal prompts, {where}", f"{value:.3f}"])
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
+    if value is None or ends is None:
+        return "-"
+    return f"{value:.{digits}f} ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
+
+
+if __name__ == "__main__":
+    print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
+    print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
