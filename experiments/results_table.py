@@ -10,7 +10,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 _SETS = {"shapes": "shapes scenes", "photos": "photograph scenes"}
 _RATIOS = {
-    "way": "way, of random to oracle attack",
+    "way": "way, of random to oracle attack, on the oracle's scenes",
     "recovery": "recovery, of what the attack took",
 }
 
@@ -25,7 +25,7 @@ def run_table(run: dict[str, Any]) -> str:
         One column per set of scenes and budget: mDSC in percent with its interval, then the ratios.
     """
     columns = {
-        f"{table['ideal']['n']} {_SETS[uri.partition(':')[0]]}, {budget} actions": table
+        f"{table['ideal']['n']} {_called(uri)}, {budget} actions": table
         for uri, budgets in run["results"].items()
         for budget, table in budgets.items()
     }
@@ -33,7 +33,9 @@ def run_table(run: dict[str, Any]) -> str:
     rows = [name for name, row in tables[0].items() if isinstance(row, dict) and "mdsc" in row]
     lines = [_line(["mDSC, %", *columns]), "|---" * (len(columns) + 1) + "|"]
     for name in rows:
-        lines.append(_line([f"`{name}`", *(_cell(t[name]["mdsc"], t[name]["mdsc_ci"], 1) for t in tables)]))
+        fewer = [t[name]["n"] for t in tables if t[name]["n"] < t["ideal"]["n"]]
+        label = f"`{name}`" + (f", first {fewer[0]} at most" if fewer else "")
+        lines.append(_line([label, *(_cell(t[name]["mdsc"], t[name]["mdsc_ci"], 1) for t in tables)]))
     clean = [t["clean_change"] for t in tables]
     lines.append(_line(["change of clean prompts", *(_cell(c["value"], c["ci"], 1) for c in clean)]))
     for name, label in _RATIOS.items():
@@ -64,6 +66,11 @@ def _mini_rows(found: dict[str, float]) -> Iterator[str]:
                 "the five real folders, averaged" if place == "real" else place.replace("_test", "://test")
             )
             yield _line([f"Dice with jittered ideal prompts, {where}", f"{value:.3f}"])
+
+
+def _called(uri: str) -> str:
+    scheme = uri.partition(":")[0]
+    return _SETS.get(scheme, f"scenes of {scheme}")
 
 
 def _line(cells: list[str]) -> str:

@@ -130,16 +130,9 @@ def _checked_name(name: str) -> str:
 
 
 def _checked_device(name: str) -> str:
-    import torch
+    from ppd_env.loading import as_device
 
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"The device {name!r} cannot be used: {reason.rstrip('.')}. Try --device cpu."
-        ) from None
-    return name
+    return str(as_device(name))
 
 
 def _run(options: Run) -> int:

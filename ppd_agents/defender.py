@@ -37,7 +37,8 @@ class Verdict:
         point: (x, y) in pixels.
         label: 1 positive, 0 negative.
         kept: Whether it stays.
-        value: Expected change of Dice if it were removed, when that was decided.
+        value: What its removal is worth by the agent's Q-value, when that was decided: the expected change of
+            Dice, with what the training may have added for undoing an attack (``TrainConfig.shaping``).
         step: The defender's step that removed it, from 1; None where it stays.
         reason: The same in words.
     """
@@ -219,9 +220,8 @@ class _Judge:
             best = int(mask_values(values, legal).argmax())
             if not bool(legal.any()):
                 return "nothing more may be removed: the last positive prompt, or else the last one, stays"
-            if float(values[best]) <= self._agent.least_gain:
-                enough = f" by more than {self._agent.least_gain:g}" if self._agent.least_gain else ""
-                return f"no removal is expected to raise Dice{enough}"
+            if float(values[best]) < self._agent.least_gain:
+                return f"no removal is worth {self._agent.least_gain:g} of Dice"
             self._remove(chosen & (candidates == best), status)
 
     def _candidates(self) -> np.ndarray:
@@ -266,7 +266,7 @@ class _Judge:
         distance = pairwise_distance(self._features[:, [node]], self._features)[0, 0].cpu().numpy()
         distance[node] = np.inf
         own, other = (POSITIVE, NEGATIVE) if label == 1 else (NEGATIVE, POSITIVE)
-        gain = f"removing it is expected to raise Dice by {self._values[index]:.3f}"
+        gain = f"removing it is worth {self._values[index]:.3f} of Dice"
         near = {sign: distance[status == sign].min(initial=np.inf) for sign in (own, other)}
         names = {POSITIVE: "positive", NEGATIVE: "negative"}
         if near[other] < near[own]:
@@ -281,7 +281,7 @@ class _Judge:
         found = []
         for index, (point, label) in enumerate(zip(self._prompts.points, self._prompts.labels, strict=True)):
             kept, value = bool(self.alive[index]), float(self._values[index])
-            reason = f"stays: removing it is expected to change Dice by {value:+.3f}"
+            reason = f"stays: removing it is worth {value:+.3f} of Dice"
             found.append(
                 Verdict(
                     index=index,

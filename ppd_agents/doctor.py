@@ -22,6 +22,10 @@ _PACKAGES = {
     "stable-baselines3": "stable_baselines3",
     "jinja2": "jinja2",
     "tyro": "tyro",
+    "filelock": "filelock",
+    "matplotlib": "matplotlib",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 
 

@@ -19,16 +19,18 @@ def sole_user(folder: Path) -> Iterator[None]:
         folder: The folder; made where it does not exist.
 
     Raises:
-        PPDError: Another process holds it.
+        PPDError: Another process holds it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise PPDError(
             f"Another process is at work in {folder}: wait for it, or choose another --name."
         ) from None
+    except OSError as error:
+        raise PPDError(f"{folder} cannot be written to ({error}): choose another folder.") from error
     try:
         yield
     finally:

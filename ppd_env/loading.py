@@ -13,6 +13,21 @@ from ppd_env.uris import Uri, parse_uri
 T = TypeVar("T")
 
 
+def as_device(name: torch.device | str) -> torch.device:
+    """Return a torch device.
+
+    Raises:
+        ConfigError: torch knows no device of that name, or this machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"The device {str(name)!r} cannot be used: {reason}. Try 'cpu'.") from None
+    return device
+
+
 class Registry(Generic[T]):
     """Loaders by scheme, and what they have loaded.
 
@@ -36,9 +51,9 @@ class Registry(Generic[T]):
             The same object for the same URI and device.
 
         Raises:
-            ConfigError: The scheme is unknown or its arguments are wrong.
+            ConfigError: The scheme is unknown, its arguments are wrong, or there is no such device.
         """
-        device = torch.device(device)
+        device = as_device(device)
         if (uri, device) not in self._loaded:
             parsed = parse_uri(uri)
             if parsed.scheme not in self._loaders:

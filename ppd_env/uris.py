@@ -33,6 +33,11 @@ class Uri:
                 allowed = ", ".join(known) or "none"
                 raise ConfigError(f"{self.text!r}: unknown key {key!r}; known keys: {allowed}.")
 
+    def require_bare(self) -> None:
+        """Raise ``ConfigError`` if there is anything but the scheme."""
+        if self.text != self.scheme:
+            raise ConfigError(f"{self.text!r}: {self.scheme!r} takes nothing after its name.")
+
     def integer(self, key: str, default: int) -> int:
         """Return ``query[key]`` as an int, or ``default`` where it is absent.
 

@@ -3,24 +3,9 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 README = Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder in which a run has left a (hardly trained) defender."""
-    from ppd_agents.dqn.agent import Agent, save_agent
-    from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
-    from ppd_env.features.registry import load_features
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
-    network = GraphQNetwork(QNetworkConfig(role="defender", hidden=8), torch.Generator().manual_seed(0))
-    agent = Agent(network, "mini", load_features("mini").signature, 16, 10.0)
-    save_agent(agent, tmp_path / "runs" / "default" / "training" / "defender")
 
 
 def test_there_are_snippets():
@@ -28,7 +13,9 @@ def test_there_are_snippets():
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet_runs(number, workplace, capsys):
+def test_snippet_runs(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
     exec(compile(SNIPPETS[number], f"README.md, snippet {number}", "exec"), {"__name__": "snippet"})
     assert capsys.readouterr().out
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import tyro
 
+from ppd_agents.evaluation.tables import versions
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.decoder import MaskDecoder
 
@@ -50,8 +52,8 @@ def seconds_per_decode(decoder: MaskDecoder, dim: int, cells: int, trial: Trial)
     return (time.perf_counter() - start) / batch
 
 
-def measure(trial: Trial) -> dict[str, dict[str, float]]:
-    """Return decodes per second and the cost relative to the first size, by side."""
+def measure(trial: Trial) -> dict[str, Any]:
+    """Return decodes per second and the cost relative to the first size, by side, with what decides them."""
     config = MiniConfig()
     decoder = MaskDecoder(config).eval()
     times: dict[int, list[float]] = {cells: [] for cells in trial.cells}
@@ -60,7 +62,16 @@ def measure(trial: Trial) -> dict[str, dict[str, float]]:
             times[cells].append(seconds_per_decode(decoder, config.dim, cells, trial))
     medians = {cells: statistics.median(found) for cells, found in times.items()}
     first = medians[trial.cells[0]]
-    return {str(c): {"decodes_per_second": 1 / t, "relative_cost": t / first} for c, t in medians.items()}
+    return {
+        "command": "python -m experiments.train_mini.embedding_size",
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "trial": asdict(trial),
+        "results": {
+            str(cells): {"decodes_per_second": 1 / seconds, "relative_cost": seconds / first}
+            for cells, seconds in medians.items()
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +15,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from ppd_agents.evaluation.tables import versions
 from ppd_env.features.registry import load_features
 from ppd_env.metrics import dice, iou
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import build_bank
 from ppd_env.scenes.scene import SceneSource
+from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.letterbox import upscale_logits
 from ppd_env.segmenters.registry import load_segmenter
@@ -78,6 +82,9 @@ def next_click(shown: np.ndarray, truth: np.ndarray) -> tuple[tuple[int, int], i
     for wrong in (truth & ~shown, shown & ~truth):
         padded = np.pad(wrong.astype(np.uint8), 1)
         depths.append(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1])
+    if max(d.max() for d in depths) == 0:  # the mask is perfect: click the middle of the object once more
+        inside = cv2.distanceTransform(np.pad(truth.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        depths[0] = inside
     kind = int(depths[1].max() > depths[0].max())
     y, x = np.unravel_index(int(depths[kind].argmax()), truth.shape)
     return (int(x), int(y)), 1 - kind
@@ -119,33 +126,65 @@ def measure(job: Measurement) -> dict[str, float]:
     cv2.setNumThreads(1)
     segmenter = load_segmenter(job.weights)
     results: dict[str, float] = {}
-    from ppd_env.scenes.sources import open_source
-
-    source = open_source(job.shapes)
-    true, predicted = clicks(source, segmenter)
+    true, predicted = clicks(open_source(job.shapes), segmenter)
     for number in range(true.shape[1]):
         results[f"shapes.iou_after_{number + 1}"] = float(true[:, number].mean())
     results["shapes.iou_correlation"] = float(np.corrcoef(true.ravel(), predicted.ravel())[0, 1])
     results["shapes.iou_correlation_1"] = float(np.corrcoef(true[:, 0], predicted[:, 0])[0, 1])
-    results["shapes.dice_jittered"] = ideal_dice(job.shapes, segmenter, 1, job.seed)
-    results["photos_test.dice_jittered"] = ideal_dice("photos://test", segmenter, 5 * job.draws, job.seed)
-    if job.data:
-        for name in REAL:
-            folder = Path(job.data).resolve() / name
-            if folder.exists():
-                score = ideal_dice(f"folder://{folder}", segmenter, job.draws, job.seed)
-                results[f"{name}.dice_jittered"] = score
-        found = [results[f"{name}.dice_jittered"] for name in REAL if f"{name}.dice_jittered" in results]
-        results["real.dice_jittered"] = float(np.mean(found))
-    return results
+    return results | {
+        f"{name}.dice_jittered": score for name, score in all_ideal_dice(job, segmenter).items()
+    }
+
+
+def scene_sets(job: Measurement) -> dict[str, tuple[str, int]]:
+    """Return the sets of scenes that are there, by name: URI and draws of the prompts per scene."""
+    sets = {"shapes": (job.shapes, 1), "photos_test": ("photos://test", 5 * job.draws)}
+    for name in REAL if job.data else ():
+        folder = Path(job.data).resolve() / name
+        if folder.exists():
+            sets[name] = (f"folder://{folder}", job.draws)
+    return sets
+
+
+def all_ideal_dice(job: Measurement, segmenter: Segmenter) -> dict[str, float]:
+    """Measure ``ideal_dice`` on every set of scenes.
+
+    Returns:
+        Dice by name; ``real`` is the average of the five real sets where all of them are there.
+    """
+    found = {
+        name: ideal_dice(uri, segmenter, draws, job.seed) for name, (uri, draws) in scene_sets(job).items()
+    }
+    if set(REAL) <= set(found):
+        found["real"] = float(np.mean([found[name] for name in REAL]))
+    return found
+
+
+def facts(job: Measurement, results: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Return a result file: the numbers with all that decides them. Folders are named without their place."""
+    return {
+        "command": "python -m experiments.train_mini.evaluate",
+        "seeds": [job.seed],
+        "versions": versions(),
+        "seconds": round(seconds, 1),
+        "segmenter": load_segmenter(job.weights).signature,
+        "scenes": {name: open_source(uri).signature for name, (uri, _) in scene_sets(job).items()},
+        "draws": {name: draws for name, (_, draws) in scene_sets(job).items()},
+        "results": results,
+    }
+
+
+def main(job: Measurement) -> None:
+    """Measure, print and, where asked to, write the numbers."""
+    began = time.perf_counter()
+    results = measure(job)
+    text = json.dumps(facts(job, results, time.perf_counter() - began), indent=2) + "\n"
+    print(text, end="")
+    if job.json_path:
+        aside = Path(job.json_path + ".tmp")
+        aside.write_text(text)
+        aside.rename(job.json_path)
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Measurement)
-    numbers = measure(settings)
-    print(json.dumps(numbers, indent=2))
-    if settings.json_path:
-        aside = Path(settings.json_path + ".tmp")
-        facts = {"seed": settings.seed, "weights": settings.weights, "results": numbers}
-        aside.write_text(json.dumps(facts, indent=2) + "\n")
-        aside.rename(settings.json_path)
+    main(tyro.cli(Measurement))

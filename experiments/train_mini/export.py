@@ -16,7 +16,7 @@ from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.letterbox import letterbox
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.network import MiniNetwork
-from ppd_env.segmenters.mini.segmenter import WEIGHTS
+from ppd_env.segmenters.mini.segmenter import WEIGHTS, load_weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def export(job: Export) -> None:
     """Write the weights, aside first."""
     network = MiniNetwork(MiniConfig()).eval()
     state = load_file(job.weights)
-    network.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    load_weights(network, {name: value.float() for name, value in state.items()}, job.weights)
     metadata = {
         "config": json.dumps(asdict(network.config)),
         "feature_scales": json.dumps(feature_scales(network, job.scenes)),

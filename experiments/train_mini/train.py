@@ -1,7 +1,8 @@
 """Train ``mini``: one encoding, several objects, several rounds of clicks.
 
-Each stage goes on from the last checkpoint in the output folder; the learning rate moves linearly from
-``lr_start`` to ``lr_end``. Under ``torchrun`` the processes share each batch and average their gradients: on
+Each stage goes on from the last checkpoint in the output folder, with all its steps and with the learning
+rate moving linearly from ``lr_start`` to ``lr_end``; a stage that was interrupted is begun again with the
+steps that are left. Under ``torchrun`` the processes share each batch and average their gradients: on
 few cores, processes of one thread each are faster than one process of as many threads. See README.md in this
 folder for the stages that made the shipped weights.
 """
@@ -29,6 +30,7 @@ from experiments.train_mini.data import PADDING, PhotoPool, TrainingScenes
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.network import MiniNetwork
+from ppd_env.segmenters.mini.segmenter import load_weights
 
 
 @dataclass(frozen=True)
@@ -234,14 +236,14 @@ class Run:
         self.network = MiniNetwork(MiniConfig()).train()
         if stage.init is not None:
             weights = {name: value.float() for name, value in load_file(stage.init).items()}
-            self.network.load_state_dict(weights, strict=False)  # batch counters are not kept
+            load_weights(self.network, weights, stage.init)
         self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         decay = [p for p in self.network.parameters() if p.ndim > 1]
         rest = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=stage.lr_start, betas=(0.9, 0.98), fused=True)
-        self.steps_done, self.seconds = 0, 0.0
+        self.steps_done, self.seconds, self.since = 0, 0.0, time.monotonic()
         self.file = stage.out / "checkpoint.pt"
         if self.file.exists():
             state = torch.load(self.file, weights_only=True)
@@ -277,6 +279,8 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights, each aside and then renamed."""
+        self.seconds += time.monotonic() - self.since
+        self.since = time.monotonic()
         self.stage.out.mkdir(parents=True, exist_ok=True)
         state = {
             "network": self.network.state_dict(),
@@ -293,9 +297,8 @@ class Run:
         save_file({k: v.contiguous() for k, v in weights.items()}, aside)
         aside.rename(self.stage.out / "mini.safetensors")
 
-    def finish(self, seconds: float, team: Team, means: dict[str, float]) -> None:
+    def finish(self, team: Team, means: dict[str, float]) -> None:
         """Save, and add the stage to the log."""
-        self.seconds += seconds
         self.save()
         stage = self.stage
         settings = {**asdict(stage), "out": str(stage.out), "init": str(stage.init or "")}
@@ -341,7 +344,7 @@ def train(stage: Stage) -> None:
         if run.steps_done % 250 == 0 and team.rank == 0:
             run.save()
     if team.rank == 0:
-        run.finish(time.monotonic() - started, team, means)
+        run.finish(team, means)
 
 
 if __name__ == "__main__":

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
-from experiments.train_mini.evaluate import REAL, ideal_dice
+from experiments.train_mini.evaluate import Measurement, all_ideal_dice
 from ppd_env.segmenters.contract import Embedding
 from ppd_env.segmenters.letterbox import letterbox, points_to_square
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.geodesic import GeodesicDistance, edge_strength
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What to measure.
-
-    Args:
-        shapes: Procedural scenes.
-        draws: Draws of the ideal prompts per real image.
-        data: Folder of real data sets; empty to leave them out. The default is $PPD_DATA.
-        seed: Seed of the prompts.
-    """
-
-    shapes: str = "shapes://test?count=500&seed=0"
-    draws: int = 2
-    data: str = os.environ.get("PPD_DATA", "")
-    seed: int = 0
 
 
 class NearestSign:
@@ -72,14 +52,5 @@ class NearestSign:
         return nearer, torch.ones(len(nearer), 1)
 
 
-def measure(job: Measurement) -> dict[str, float]:
-    """Mean native Dice with jittered ideal prompts, by set of scenes."""
-    sets = {"shapes": (job.shapes, 1), "photos_test": ("photos://test", 5 * job.draws)}
-    for name in REAL if job.data else ():
-        sets[name] = (f"folder://{Path(job.data).resolve() / name}", job.draws)
-    segmenter = NearestSign()
-    return {name: ideal_dice(uri, segmenter, draws, job.seed) for name, (uri, draws) in sets.items()}
-
-
 if __name__ == "__main__":
-    print(json.dumps(measure(tyro.cli(Measurement)), indent=2))
+    print(json.dumps(all_ideal_dice(tyro.cli(Measurement), NearestSign()), indent=2))

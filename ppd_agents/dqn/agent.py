@@ -37,8 +37,8 @@ class Agent:
         features_signature: Their signature; others would make its values meaningless.
         grid: Patches per side it was trained on; it runs on any.
         reward_scale: What its values are divided by to be changes of Dice.
-        least_gain: What an action must be worth in Dice to be preferred to STOP. The best of many uncertain
-            values is too high more often than not, and clean prompts would pay for it.
+        least_gain: What an action must be worth in Dice, at least, to be preferred to STOP. The best of many
+            uncertain values is too high more often than not, and clean prompts would pay for it.
         notes: Free facts about the training, plain JSON.
     """
 
@@ -57,7 +57,7 @@ class Agent:
 
     @torch.no_grad()
     def values(self, state: GraphState) -> Tensor:
-        """Return what every action is expected to be worth in Dice, (B, 2N + 1) float32; STOP is 0."""
+        """Return what every action is worth in Dice (and in what training added), (B, 2N + 1); STOP is 0."""
         return self.network(state) / self.reward_scale
 
     def to(self, device: torch.device | str) -> Agent:

@@ -93,7 +93,8 @@ class MaskedDQN(DQN):
         if compact and self.replay_buffer_class in (None, SceneReplayBuffer):
             self.replay_buffer_class = SceneReplayBuffer
             attacking = self.network_config.role == "attacker"
-            self.replay_buffer_kwargs = {"attacking": attacking, "rng": self.rng, "truth": self.truth}
+            own = {"attacking": attacking, "rng": self.rng, "truth": self.truth, "tried": self.branches}
+            self.replay_buffer_kwargs = own
         super()._setup_model()
         if self.epsilon is not None:
             self.exploration_rate = self.epsilon.value
@@ -148,7 +149,8 @@ class MaskedDQN(DQN):
                 "next_feedback": tried.feedback[keep],
                 "next_iou": tried.predicted_iou[keep],
             }
-        self.replay_buffer.store.add(
+        self.replay_buffer.hold(
+            parents,
             Transitions(
                 rows=np.asarray(observation["scene"]).reshape(-1)[parents],
                 status=observation["status"][parents],
@@ -157,7 +159,7 @@ class MaskedDQN(DQN):
                 dones=tried.terminated[keep],
                 next_status=tried.status[keep],
                 **extras,
-            )
+            ),
         )
 
     def env_has_branch(self) -> bool:
@@ -211,16 +213,18 @@ class MaskedDQN(DQN):
         self._update_learning_rate(self.policy.optimizer)
         assert self.replay_buffer is not None
         losses: list[float] = []
-        for _ in range(gradient_steps):
-            data = self.replay_buffer.sample(batch_size)
-            assert isinstance(data, DictReplayBufferSamples)
-            current = self.q_net.q_of(data.observations, data.actions.long())
-            loss = smooth_l1_loss(current, self.targets(data))
-            self.policy.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
-            self.policy.optimizer.step()
-            losses.append(loss.item())
+        with torch.random.fork_rng():
+            torch.manual_seed(int(self.rng.integers(2**62)))  # dropout knows no generator but torch's own
+            for _ in range(gradient_steps):
+                data = self.replay_buffer.sample(batch_size)
+                assert isinstance(data, DictReplayBufferSamples)
+                current = self.q_net.q_of(data.observations, data.actions.long())
+                loss = smooth_l1_loss(current, self.targets(data))
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+                losses.append(loss.item())
         self.policy.set_training_mode(False)
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

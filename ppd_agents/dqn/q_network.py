@@ -9,11 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppd_agents.dqn.descriptors import ActiveSet, Bins, active_set, chunks, describe, descriptor_size
+from ppd_agents.dqn.descriptors import (
+    ActiveSet,
+    Bins,
+    Surroundings,
+    active_set,
+    chunks,
+    describe,
+    descriptor_size,
+    survey,
+)
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import Role
 
-_CONTEXT = 32
+_RARE = 3.0
+"""Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,9 @@ class QNetworkConfig:
         bins: Centres of the distance histograms.
         hidden: Width of the hidden layers.
         layers: Number of hidden layers.
-        context: Add the mean descriptor of the active prompts of each sign (costs O(n^2 d) per state).
+        messages: Numbers each active prompt tells its neighbours after looking around itself; 0 leaves this
+            second look out (it costs O(n^2) per state for n active prompts).
+        dropout: Chance of a hidden unit to be left out in training.
         raw_features: Length d of the node features to add as they are; 0 leaves them out.
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
@@ -36,7 +48,8 @@ class QNetworkConfig:
     bins: Bins = field(default_factory=Bins)
     hidden: int = 160
     layers: int = 2
-    context: bool = False
+    messages: int = 8
+    dropout: float = 0.2
     raw_features: int = 0
     use_positions: bool = False
     use_feedback: bool = False
@@ -45,8 +58,10 @@ class QNetworkConfig:
         """Refuse impossible values."""
         if self.role not in ("attacker", "defender"):
             raise ConfigError(f"role must be 'attacker' or 'defender', got {self.role!r}.")
-        if self.hidden < 1 or self.layers < 1 or self.raw_features < 0:
-            raise ConfigError("hidden and layers must be at least 1, raw_features at least 0.")
+        if self.hidden < 1 or self.layers < 1 or self.raw_features < 0 or self.messages < 0:
+            raise ConfigError("hidden and layers must be at least 1, raw_features and messages at least 0.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and strings."""
@@ -88,7 +103,7 @@ class GraphState:
     feedback: Tensor | None = None
     predicted_iou: Tensor | None = None
 
-    def part(self, chosen: slice) -> GraphState:
+    def at(self, chosen: slice | Tensor) -> GraphState:
         """Return some of the states."""
         return GraphState(
             self.features,
@@ -100,27 +115,59 @@ class GraphState:
         )
 
 
+class UnitDropout(nn.Module):
+    """Leave out hidden units in training, the same ones for all nodes of a state.
+
+    torch's own draws a number for every node and unit, which took as long as the rest of the network.
+
+    Args:
+        chance: Of a unit to be left out.
+    """
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Take and return (B, M, H)."""
+        if not self.training or not self.chance:
+            return hidden
+        kept = hidden.new_empty(len(hidden), 1, hidden.shape[-1]).bernoulli_(1 - self.chance)
+        return hidden * (kept / (1 - self.chance))
+
+
 class GraphQNetwork(nn.Module):
     """Value every candidate of a state by what lies around it in feature space and in the image.
 
-    A node's descriptor (``descriptors.describe``) goes through a small MLP that is shared by all nodes, so
+    Two looks around. First every active prompt is described by the signs of the others, each at its feature
+    and image distance (``descriptors.describe``), and says from that what it has to tell: a short vector,
+    such as how likely it is to be wrong. Then every candidate is described by the signs around it and by what
+    those prompts tell, again by distance, and a small MLP shared by all nodes turns that into its values. So
     relabelling the nodes relabels the values, and a network trained on one grid runs on any other. STOP is
     worth 0 by construction: the reward is a change of Dice, and stopping changes nothing.
+
+    Args:
+        config: Shape and inputs.
+        generator: Draws the first weights; torch's own where None.
     """
 
     def __init__(self, config: QNetworkConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        size = descriptor_size(config.bins) + config.raw_features
-        size += 2 * config.use_positions + 4 * config.use_feedback
-        if config.context:
-            self.context = nn.Linear(2 * descriptor_size(config.bins), _CONTEXT)
-            size += _CONTEXT
-        layers: list[nn.Module] = []
-        for width in [size] + [config.hidden] * (config.layers - 1):
-            layers += [nn.Linear(width, config.hidden), nn.LayerNorm(config.hidden), nn.GELU()]
-        self.trunk = nn.Sequential(*layers, nn.Linear(config.hidden, 2))
+        described = descriptor_size(config.bins)
+        size = described + config.raw_features + 2 * config.use_positions + 4 * config.use_feedback
+        if config.messages:
+            self.telling = self._mlp(described, config.messages)
+            size += 2 * config.bins.size * config.messages
+        self.trunk = self._mlp(size, 2)
         self.reset(generator)
+
+    def _mlp(self, size: int, out: int) -> nn.Sequential:
+        hidden, layers = self.config.hidden, []
+        for width in [size] + [hidden] * (self.config.layers - 1):
+            layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU()]
+            layers += [UnitDropout(self.config.dropout)]
+        return nn.Sequential(*layers, nn.Linear(hidden, out))
 
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw new weights from ``generator`` (torch's own where None); values start close to 0."""
@@ -152,7 +199,7 @@ class GraphQNetwork(nn.Module):
         nodes = active.nodes if self.config.role == "defender" else everything
         parts = [
             self._values(
-                state.part(part),
+                state.at(part),
                 nodes[part],
                 ActiveSet(active.nodes[part], active.present[part], active.positive[part]),
             )
@@ -180,27 +227,65 @@ class GraphQNetwork(nn.Module):
         """
         count = state.status.shape[1]
         wide = actions if actions.dim() == 2 else actions[:, None]
-        values = self._values(state, wide % count, active_set(state.status))
-        picked = values.gather(2, (wide // count).clamp(max=1)[..., None])[..., 0]
+        first, slot, grouped = _share_states(state, wide)
+        shared = state.at(first)
+        values = self._values(shared, grouped % count, active_set(shared.status))
+        picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
+        picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 
     def _values(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
         """Return the (positive, negative) value of chosen nodes, (B, M, 2)."""
-        about = (state.features, state.positions, state.rows, state.status)
-        parts = [describe(*about, nodes, active, self.config.bins)]
+        where = (state.features, state.positions, state.rows)
+        around = survey(*where, nodes, active, self.config.bins)
+        parts = [describe(around, state.status, nodes, active)]
+        if self.config.messages:
+            own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
+            told = self.telling(describe(own, state.status, active.nodes, active))
+            parts += _hear(around, told, active)
         if self.config.raw_features:
             parts.append(state.features[state.rows[:, None], nodes])
         if self.config.use_positions:
             parts.append(state.positions[nodes])
         if self.config.use_feedback:
             parts.append(_feedback(state, nodes, active))
-        if self.config.context:
-            described = describe(*about, active.nodes, active, self.config.bins)
-            pooled = [_mean(described, active.positive), _mean(described, active.present & ~active.positive)]
-            context = self.context(torch.cat(pooled, dim=-1))
-            parts.append(context[:, None].expand(-1, nodes.shape[1], -1))
         values: Tensor = self.trunk(torch.cat(parts, dim=-1))
         return values
+
+
+def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]:
+    """Return what prompts tell (B, n, r), by cell: its mean there and its share of all, (B, M, C r) each."""
+    total = around.collect(told)
+    present = around.cells.sum(-1, keepdim=True)
+    everyone = active.present.sum(1)[:, None, None, None]
+    return [(total / (1 + present)).flatten(2), (_RARE * total / (1 + everyone)).flatten(2)]
+
+
+def _share_states(state: GraphState, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find runs of the same state, whose surroundings are then looked at once.
+
+    Args:
+        state: B states.
+        actions: (B, K) int64.
+
+    Returns:
+        first: (G,) int64, the first row of each run.
+        slot: (B, K) int64, the place of each action in the flattened ``grouped``.
+        grouped: (G, L) int64, the actions of each run, padded with 0.
+    """
+    new = torch.ones(len(actions), dtype=torch.bool, device=actions.device)
+    if len(actions) > 1 and state.feedback is None:
+        same = (state.status[1:] == state.status[:-1]).all(1) & (state.rows[1:] == state.rows[:-1])
+        new[1:] = ~same
+    group = new.cumsum(0) - 1
+    first = new.nonzero()[:, 0]
+    width, each = actions.shape[1], torch.arange(actions.shape[1], device=actions.device)
+    place = (torch.arange(len(actions), device=actions.device) - first[group])[:, None] * width + each
+    length = int(place.max()) + 1
+    slot = group[:, None] * length + place
+    grouped = actions.new_zeros(len(first) * length)
+    grouped[slot] = actions
+    return first, slot, grouped.view(len(first), length)
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

@@ -110,15 +110,25 @@ class TransitionStore:
         self.pos = (self.pos + size) % self.capacity
         self.count = min(self.capacity, self.count + size)
 
-    def sample(self, size: int, rng: np.random.Generator) -> Transitions:
-        """Draw ``size`` stored transitions uniformly, with replacement.
+    def sample(self, size: int, rng: np.random.Generator, run: int = 1) -> Transitions:
+        """Draw stored transitions uniformly, with replacement.
+
+        Args:
+            size: How many; rounded down to whole runs, one run at least.
+            rng: The generator to draw from.
+            run: Length of the runs of neighbours that are drawn together. Several actions of one state lie
+                side by side, and a network looks at their state once.
+
+        Returns:
+            The transitions, run after run.
 
         Raises:
             PPDError: Nothing is stored yet.
         """
         if not self.count:
             raise PPDError("The replay buffer is empty: collect steps before training.")
-        where = rng.integers(self.count, size=size)
+        firsts = rng.integers(-(-self.count // run), size=max(1, size // run)) * run
+        where = (firsts[:, None] + np.arange(run)).reshape(-1) % self.count
         drawn: dict[str, Any] = {}
         for name, array in self.arrays.items():
             values = array[where]
@@ -148,6 +158,18 @@ class TransitionStore:
             array[: self.count] = state[name]
 
 
+def _side_by_side(
+    ours: np.ndarray, played: Transitions, theirs: np.ndarray, tried: Transitions
+) -> Transitions:
+    """Merge the transitions of games ``ours`` (B,) and ``theirs`` (T,) game by game, the played one first."""
+    order = np.argsort(np.concatenate([ours, theirs]), kind="stable")
+    merged = (
+        None if a is None or b is None else np.concatenate([a, b])[order]
+        for a, b in zip(played, tried, strict=True)
+    )
+    return Transitions(*merged)  # type: ignore[arg-type]
+
+
 class SceneReplayBuffer(ReplayBuffer):
     """``TransitionStore`` behind SB3's ``replay_buffer_class`` hook, for compact observations.
 
@@ -162,6 +184,8 @@ class SceneReplayBuffer(ReplayBuffer):
         attacking: Whose moves are stored; decides which actions are legal afterwards.
         rng: Draws the samples.
         truth: (S, N) bool where the attacker may only give a node its true sign, else None.
+        tried: K, further actions of each state that are handed to ``hold`` before the one that is played; a
+            batch is then drawn in runs of K + 1.
     """
 
     def __init__(
@@ -176,6 +200,7 @@ class SceneReplayBuffer(ReplayBuffer):
         attacking: bool,
         rng: np.random.Generator,
         truth: Tensor | None = None,
+        tried: int = 0,
     ) -> None:
         if optimize_memory_usage or not isinstance(observation_space, spaces.Dict):
             raise ConfigError("SceneReplayBuffer needs a Dict observation and optimize_memory_usage=False.")
@@ -190,11 +215,21 @@ class SceneReplayBuffer(ReplayBuffer):
         assert status_shape is not None
         self.feedback = "feedback" in observation_space.spaces
         self.store = TransitionStore(buffer_size, status_shape[0], self.feedback)
-        self.attacking, self.rng, self.truth = attacking, rng, truth
+        self.attacking, self.rng, self.truth, self.tried = attacking, rng, truth, tried
+        self._held: tuple[np.ndarray, Transitions] | None = None
 
     def size(self) -> int:
         """Return how many transitions are stored."""
         return self.store.count
+
+    def hold(self, games: np.ndarray, tried: Transitions) -> None:
+        """Keep tried actions until the action each game really plays is added, and store them beside it.
+
+        Args:
+            games: (B,) int64, the game of each transition.
+            tried: B transitions.
+        """
+        self._held = (games, tried)
 
     def add(  # type: ignore[override]
         self,
@@ -213,17 +248,20 @@ class SceneReplayBuffer(ReplayBuffer):
             for prefix, given in (("", obs), ("next_", next_obs)):
                 extras[prefix + "feedback"] = given["feedback"][live]
                 extras[prefix + "iou"] = given["predicted_iou"].reshape(len(live))[live]
-        self.store.add(
-            Transitions(
-                rows=np.asarray(obs["scene"]).reshape(len(live))[live],
-                status=obs["status"][live],
-                actions=np.asarray(action).reshape(len(live))[live],
-                rewards=reward[live],
-                dones=(done.astype(bool) & ~late)[live],
-                next_status=next_obs["status"][live],
-                **extras,
-            )
+        played = Transitions(
+            rows=np.asarray(obs["scene"]).reshape(len(live))[live],
+            status=obs["status"][live],
+            actions=np.asarray(action).reshape(len(live))[live],
+            rewards=reward[live],
+            dones=(done.astype(bool) & ~late)[live],
+            next_status=next_obs["status"][live],
+            **extras,
         )
+        if self._held is not None:
+            games, tried = self._held
+            self._held = None
+            played = _side_by_side(np.flatnonzero(live), played, games, tried)
+        self.store.add(played)
 
     def sample(  # type: ignore[override]
         self, batch_size: int, env: VecNormalize | None = None
@@ -231,18 +269,18 @@ class SceneReplayBuffer(ReplayBuffer):
         """Draw transitions; ``next_observations`` carries the mask of the actions legal afterwards.
 
         Args:
-            batch_size: B.
+            batch_size: B; rounded down to whole runs of the actions of one state.
             env: SB3's normaliser; not supported, must be None.
 
         Returns:
             Observations with ``scene`` (B,), ``status`` (B, N) and feedback where stored; actions, rewards
             and dones are (B, 1).
         """
-        drawn = self.store.sample(batch_size, self.rng)
+        drawn = self.store.sample(batch_size, self.rng, self.tried + 1)
         rows = torch.from_numpy(drawn.rows).to(self.device)
         after = torch.from_numpy(drawn.next_status).to(self.device)
         before = {"scene": rows, "status": torch.from_numpy(drawn.status).to(self.device)}
-        mover = torch.full((batch_size,), self.attacking, device=self.device)
+        mover = torch.full((len(rows),), self.attacking, device=self.device)
         truth = None if self.truth is None else self.truth[rows]
         # STOP always counts here: whoever may stop never has to expect less than 0.
         following = {"scene": rows, "status": after, "action_mask": legal_actions(after, mover, truth=truth)}

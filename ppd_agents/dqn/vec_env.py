@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppd_agents.dqn.masked_dqn import refuse_illegal
 from ppd_env.errors import PPDError
+from ppd_env.game.actions import INACTIVE
 from ppd_env.game_batch import GameBatch
 
 
@@ -26,12 +27,14 @@ class Starts:
         status: (k, N) int8.
         steps: (k,) int64, step budgets.
         attacking: (k,) bool.
+        reference: (k, N) int8, the prompts before any attack.
     """
 
     rows: Tensor
     status: Tensor
     steps: Tensor
     attacking: Tensor
+    reference: Tensor
 
 
 class StartSource(Protocol):
@@ -74,13 +77,23 @@ class GameVecEnv(VecEnv):
         hold: A finished game waits on its last state, with nothing but STOP legal, until ``reset()``, instead
             of starting anew at once. So rounds of one length stay together.
         feedback: Observations hold the segmenter's own answer.
+        shaping: Added to the reward for each prompt removed that was not there before the attack, taken off
+            for each such prompt that comes: the change of a potential, which leaves the best policy of the
+            undiscounted game as it is (Ng et al., 1999).
     """
 
     def __init__(
-        self, games: GameBatch, starts: StartSource, *, hold: bool = False, feedback: bool = False
+        self,
+        games: GameBatch,
+        starts: StartSource,
+        *,
+        hold: bool = False,
+        feedback: bool = False,
+        shaping: float = 0.0,
     ) -> None:
         self.games, self.starts = games, starts
-        self.hold, self.feedback = hold, feedback
+        self.hold, self.feedback, self.shaping = hold, feedback, shaping
+        self.reference = torch.zeros_like(games.status)
         nodes, scenes = games.nodes, len(games.simulator.bank)
         keys: dict[str, spaces.Space] = {
             "scene": spaces.Box(0, scenes - 1, (1,), np.int64),
@@ -132,8 +145,10 @@ class GameVecEnv(VecEnv):
         if len(live):
             device = self.games.status.device
             which = torch.from_numpy(live).to(device)
+            before = self.games.status[which].clone()
             result = self.games.step(self._actions[live].to(device), which)
-            rewards[live] = result.reward.cpu().numpy()
+            bonus = self._shape(which, before, self.games.status[which])
+            rewards[live] = (result.reward + bonus).cpu().numpy()
             truncated = result.truncated.cpu().numpy()
             dones[live] = result.terminated.cpu().numpy() | truncated
             self._returns[live] += rewards[live]
@@ -162,6 +177,15 @@ class GameVecEnv(VecEnv):
             self._begin(finished)
         return self._observe()
 
+    def _shape(self, which: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Return the change of potential between statuses (..., N) of the games ``which``, (...) float32."""
+        reference = self.reference[which].view(len(which), *(1,) * (after.dim() - 2), -1)
+        foreign = [
+            ((status != INACTIVE) & (status != reference)).sum(-1)
+            for status in (before.view(reference.shape), after)
+        ]
+        return self.shaping * (foreign[0] - foreign[1]).to(torch.float32)
+
     def branch(self, games: Tensor, actions: Tensor) -> Tried:
         """Tell what K further actions of k games would bring; nothing changes.
 
@@ -179,8 +203,9 @@ class GameVecEnv(VecEnv):
         if self.feedback:
             parents = self.games.rows[games].repeat_interleave(shape[1])
             seen = self.games.simulator.feedback(parents, branches.segmentation.logits)
+        bonus = self._shape(games, self.games.status[games], branches.status)
         return Tried(
-            branches.reward.cpu().numpy(),
+            (branches.reward + bonus).cpu().numpy(),
             branches.status.cpu().numpy(),
             branches.terminated.cpu().numpy(),
             None if seen is None else seen.view(*shape, -1).cpu().numpy(),
@@ -189,6 +214,7 @@ class GameVecEnv(VecEnv):
 
     def _begin(self, which: np.ndarray) -> None:
         starts = self.starts.draw(len(which))
+        self.reference[which] = starts.reference
         self.games.begin(torch.from_numpy(which), starts.rows, starts.status, starts.steps, starts.attacking)
         self._returns[which] = 0
         self._lengths[which] = 0

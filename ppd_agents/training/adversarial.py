@@ -40,6 +40,8 @@ from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
 Record = dict[str, Any]
+_SPARE = 2
+"""Removals a training defender may take beyond the attack's steps: enough to learn when to stop."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,12 @@ class Learner:
     model: MaskedDQN
     epsilon: EpsilonSchedule
 
-    def play(self, rows: Tensor, status: Tensor, steps: int, bar: tqdm | None) -> Record:
-        """Play and learn one episode of T = ``steps`` on every scene; return this role's record."""
-        self.starts.plan(rows, status, steps)
+    def play(self, rows: Tensor, status: Tensor, steps: Tensor, ideal: Tensor, bar: tqdm | None) -> Record:
+        """Play and learn one episode of ``steps`` (B,) on every scene; return this role's record."""
+        self.starts.plan(rows, status, steps, ideal)
         self.model._last_obs = None  # makes SB3 reset the environment: a new round
         self.model.learn(
-            steps * self.games.size,
+            int(steps.max()) * self.games.size,
             callback=StepCallback(self.epsilon, bar),
             log_interval=None,  # type: ignore[arg-type]
             reset_num_timesteps=False,
@@ -150,7 +152,8 @@ class Alternation:
         )
         starts = RoundStarts(attacking=role == "attacker")
         network = config.network(role)
-        env = GameVecEnv(games, starts, hold=True, feedback=network.use_feedback)
+        shaping = config.shaping if role == "defender" else 0.0
+        env = GameVecEnv(games, starts, hold=True, feedback=network.use_feedback, shaping=shaping)
         epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
         first, last = config.learning_rate, config.final_learning_rate
         model = MaskedDQN(
@@ -173,16 +176,22 @@ class Alternation:
             train_freq=1,
             gradient_steps=config.gradient_steps,
             target_update_interval=config.target_update * config.games,  # SB3 counts every game's step
-            tau=1.0,
+            tau=config.tau,
             device=config.device,
+            policy_kwargs={
+                "optimizer_class": torch.optim.AdamW,
+                "optimizer_kwargs": {"weight_decay": config.weight_decay},
+            },
         )
         return Learner(role, games, starts, env, model, epsilon)
 
     def agent(self, role: Role) -> Agent:
         """Return one agent as it is now; its network goes on learning."""
         config, model = self.config, self.learners[role].model
+        # A slowly moving target network is the average of the last networks, and better than the last one.
+        net = model.q_net_target if config.tau < 1 else model.q_net
         return Agent(
-            network=model.q_net.network,
+            network=net.network,
             features=config.features_uri,
             features_signature=load_features(config.features_uri, config.device).signature,
             grid=config.grid,
@@ -199,18 +208,23 @@ class Alternation:
         rows = torch.from_numpy(drawn).to(bank.device)
         ideal = draw_ideal(bank, rows, config.layout, self.rng)
         record: Record = {"round": self.done + 1, "steps": steps}
-        attacker = self.learners["attacker"].play(rows, ideal, steps, bar)
+        budgets = torch.full_like(rows, steps)
+        attacker = self.learners["attacker"].play(rows, ideal, budgets, ideal, bar)
         # The exploratory attack is thrown away: the defender meets the current attacker at its best.
-        shares = (config.random_attack_share, config.clean_share)
-        status, learned = attack_round(
+        shares = (config.random_attack_share, config.clean_share, config.partial_share)
+        status, lengths, learned = attack_round(
             self.runner, rows, ideal, steps, self.agent("attacker"), shares, self.rng
         )
-        defender = self.learners["defender"].play(rows, status, steps, bar)
+        removals = (lengths + _SPARE).clamp(max=steps)
+        # One game goes on for all T steps, so that both roles take as many.
+        removals[0] = steps
+        defender = self.learners["defender"].play(rows, status, removals, ideal, bar)
         attacked = self.learners["defender"].games.initial_dice[learned]
         record["attacked_dice"] = attacked.mean().item() if len(attacked) else None
         for role, values in (("attacker", attacker), ("defender", defender)):
             record |= {f"{role}/{name}": value for name, value in values.items()}
-        record["decodes"] = 2 * config.games * (steps * (1 + config.branches) + 1)
+        played = int(budgets.sum() + removals.sum())
+        record["decodes"] = played * (1 + config.branches) + 2 * config.games
         record["seconds"] = time.perf_counter() - began
         self.history.append(record)
         self.done += 1

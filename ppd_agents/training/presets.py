@@ -42,14 +42,21 @@ class TrainConfig:
         gradient_steps: Gradient steps per environment step.
         learning_starts: Games' steps of pure random play at the start of each agent.
         buffer_size: Transitions kept per agent.
-        target_update: Environment steps between copies into the target network; the count never restarts.
+        target_update: Environment steps between updates of the target network; the count never restarts.
+        tau: Share of the online network in each update; below 1 the target network is an average over time,
+            and is what plays against the other role and is kept in the end.
         epsilon: First and last epsilon; linear over the whole training.
         hidden: Width of the Q-network.
         layers: Hidden layers of the Q-network.
-        context: The Q-network sees the mean descriptor of all prompts.
+        messages: Numbers each prompt tells its neighbours in the Q-network; 0: none.
+        dropout: Of the Q-network's hidden units.
+        weight_decay: Of the optimiser (AdamW).
         feedback: The defender sees the segmenter's own answer.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         clean_share: Share of the defender's starts without any attack.
+        partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
+        shaping: What each prompt of the attack that the defender removes adds to its reward in training
+            (``GameVecEnv``); 0 learns from changes of Dice alone.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
         seed: Seed of everything.
         checkpoint_every: Rounds between checkpoints.
@@ -68,28 +75,33 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 42
-    games: int = 24
+    rounds: int = 27
+    games: int = 32
     steps: tuple[int, int] = (2, 20)
     branches: int = 7
     branch_greedy: float = 0.5
     gamma: float = 0.0
     double: bool = False
     reward_scale: float = 3.0
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-4
-    batch_size: int = 256
-    gradient_steps: int = 8
+    batch_size: int = 512
+    gradient_steps: int = 4
     learning_starts: int = 48
     buffer_size: int = 150_000
-    target_update: int = 100
+    target_update: int = 1
+    tau: float = 0.05
     epsilon: tuple[float, float] = (0.5, 0.05)
     hidden: int = 160
     layers: int = 2
-    context: bool = False
+    messages: int = 8
+    dropout: float = 0.2
+    weight_decay: float = 0.05
     feedback: bool = False
-    random_attack_share: float = 0.15
-    clean_share: float = 0.2
+    random_attack_share: float = 0.1
+    clean_share: float = 0.3
+    partial_share: float = 0.25
+    shaping: float = 0.03
     least_gain: float = 0.01
     seed: int = 0
     checkpoint_every: int = 4
@@ -121,6 +133,10 @@ class TrainConfig:
             raise ConfigError(
                 "random_attack_share and clean_share must not be negative, nor above 1 together."
             )
+        if not 0 < self.tau <= 1 or not 0 <= self.partial_share <= 1:
+            raise ConfigError("tau must lie in (0, 1], partial_share in [0, 1].")
+        if min(self.least_gain, self.shaping, self.weight_decay) < 0:
+            raise ConfigError("least_gain, shaping and weight_decay must not be negative.")
         if not 0 <= self.gamma <= 1 or not 0 <= self.branch_greedy <= 1:
             raise ConfigError("gamma and branch_greedy must lie in [0, 1].")
         for name, known in (("layout", LAYOUTS), ("label_mode", ("free", "truth")), ("wandb", _WANDB)):
@@ -143,7 +159,8 @@ class TrainConfig:
             role=role,
             hidden=self.hidden,
             layers=self.layers,
-            context=self.context,
+            messages=self.messages,
+            dropout=self.dropout,
             use_feedback=self.feedback and role == "defender",
         )
 
@@ -178,6 +195,13 @@ _ARXIV = TrainConfig(
     buffer_size=10_000,
     random_attack_share=0.0,
     clean_share=0.0,
+    partial_share=0.0,
+    shaping=0.0,
+    target_update=100,
+    tau=1.0,
+    messages=0,
+    dropout=0.0,
+    weight_decay=0.0,
     least_gain=0.0,
     checkpoint_every=10,
 )

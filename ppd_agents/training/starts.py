@@ -39,14 +39,19 @@ class AttackRunner:
 
     @torch.no_grad()
     def run(
-        self, rows: Tensor, status: Tensor, steps: int, attacker: Agent | None, rng: np.random.Generator
+        self,
+        rows: Tensor,
+        status: Tensor,
+        steps: int | Tensor,
+        attacker: Agent | None,
+        rng: np.random.Generator,
     ) -> Tensor:
-        """Activate ``steps`` candidates in each scene.
+        """Activate candidates in each scene.
 
         Args:
             rows: (B,) int64.
             status: (B, N) int8, where the attack begins.
-            steps: T.
+            steps: How many candidates, everywhere or (B,) int64.
             attacker: Plays its best legal candidate; None plays a random one.
             rng: Draws the random ones.
 
@@ -56,14 +61,16 @@ class AttackRunner:
         games = GameBatch(self._simulator, len(rows), **self._rules)  # type: ignore[arg-type]
         games.rows[:], games.status[:], games.attacking[:] = rows, status, True
         bank, everyone = self._simulator.bank, games.everyone()
-        for _ in range(steps):
+        lengths = torch.as_tensor(steps, device=bank.device).expand(len(rows))
+        for step in range(int(lengths.max())):
             legal = games.legal()
             if attacker is None:
                 actions = draw_legal(legal, rng)
             else:
                 state = GraphState(bank.features, bank.positions, games.rows, games.status)
                 actions = masked_argmax(attacker.values(state), legal)
-            games.status[:] = games.preview(everyone, actions, games.attacking).status
+            after = games.preview(everyone, actions, games.attacking).status
+            games.status[:] = torch.where((step < lengths)[:, None], after, games.status)
         return games.status.clone()
 
 
@@ -78,10 +85,10 @@ class RoundStarts:
         self._attacking = attacking
         self._plan: Starts | None = None
 
-    def plan(self, rows: Tensor, status: Tensor, steps: int) -> None:
-        """Set the next round: scenes (B,), prompts (B, N) int8 and T."""
-        count = torch.full_like(rows, steps)
-        self._plan = Starts(rows, status, count, torch.full_like(rows, self._attacking, dtype=torch.bool))
+    def plan(self, rows: Tensor, status: Tensor, steps: Tensor, reference: Tensor) -> None:
+        """Set the next round: scenes (B,), prompts (B, N), budgets (B,) and the prompts before the attack."""
+        attacking = torch.full_like(rows, self._attacking, dtype=torch.bool)
+        self._plan = Starts(rows, status, steps, attacking, reference)
 
     def draw(self, count: int) -> Starts:
         """Return the planned beginnings, all of them.
@@ -100,9 +107,9 @@ def attack_round(
     ideal: Tensor,
     steps: int,
     attacker: Agent,
-    shares: tuple[float, float],
+    shares: tuple[float, float, float],
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the defender's beginnings of a round.
 
     Args:
@@ -111,18 +118,22 @@ def attack_round(
         ideal: (B, N) int8, the prompts the attacks begin from.
         steps: T.
         attacker: The frozen current attacker, who plays greedily (PPD, Algorithm 1).
-        shares: Chance of a random attack and of none at all.
+        shares: Chance of a random attack, of none at all, and of an attack of 1..T steps instead of T.
         rng: Draws the kinds and the random attacks.
 
     Returns:
         status: (B, N) int8.
-        learned: (B,) bool, which scenes the learned attacker attacked.
+        lengths: (B,) int64, steps of each attack.
+        learned: (B,) bool, which scenes the learned attacker attacked for all T steps.
     """
     coins = torch.from_numpy(rng.random(len(rows))).to(rows.device)
     at_random = coins < shares[0]
     learned = coins >= shares[0] + shares[1]
+    partial = torch.from_numpy(rng.random(len(rows))).to(rows.device) < shares[2]
+    drawn = torch.from_numpy(rng.integers(1, steps, len(rows), endpoint=True)).to(rows.device)
+    lengths = torch.where(partial, drawn, steps) * (at_random | learned)
     status = ideal.clone()
     for chosen, who in ((at_random, None), (learned, attacker)):
         if bool(chosen.any()):
-            status[chosen] = runner.run(rows[chosen], ideal[chosen], steps, who, rng)
-    return status, learned
+            status[chosen] = runner.run(rows[chosen], ideal[chosen], lengths[chosen], who, rng)
+    return status, lengths, learned & ~partial

@@ -14,7 +14,7 @@ from ppd_env.segmenters.letterbox import scaled_size
 from ppd_env.segmenters.mini.segmenter import MiniSegmenter
 from ppd_env.segmenters.registry import load_segmenter
 
-WEIGHTS = (0.5, 1.0, 1.0)
+SHARES = (0.5, 1.0, 1.0)
 """Of the embedding and of the side outputs at strides 8 and 4. The finer ones tell better than the embedding
 whether two patches belong together; all three do so best."""
 
@@ -47,9 +47,9 @@ class MiniFeatures:
         parts = [sample(plane, (height / side, width / side), grid) for plane in seen]
         weighted = [
             part * (weight / scale)
-            for part, weight, scale in zip(parts, WEIGHTS, self._segmenter.feature_scales, strict=True)
+            for part, weight, scale in zip(parts, SHARES, self._segmenter.feature_scales, strict=True)
         ]
-        return torch.cat(weighted, dim=1) / math.hypot(*WEIGHTS)
+        return torch.cat(weighted, dim=1) / math.hypot(*SHARES)
 
 
 def planes(encoded: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,14 +15,14 @@ from ppd_env.uris import Uri
 def _fake(uri: Uri, device: torch.device) -> FeatureExtractor:
     from ppd_env.features.fake import FakeFeatures
 
-    uri.require_keys(())
+    uri.require_bare()
     return FakeFeatures(device)
 
 
 def _mini(uri: Uri, device: torch.device) -> FeatureExtractor:
     from ppd_env.features.mini import MiniFeatures
 
-    uri.require_keys(())
+    uri.require_bare()
     return MiniFeatures(device)
 
 

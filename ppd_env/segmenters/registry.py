@@ -14,7 +14,7 @@ from ppd_env.uris import Uri
 def _fake(uri: Uri, device: torch.device) -> Segmenter:
     from ppd_env.segmenters.fake import FakeSegmenter
 
-    uri.require_keys(())
+    uri.require_bare()
     return FakeSegmenter(device)
 
 
@@ -34,7 +34,7 @@ def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
     """Return the segmenter a URI names, loaded once per process and device.
 
     Args:
-        uri: ``"mini"`` or ``"fake"``.
+        uri: ``"mini"``, ``"mini:PATH"`` (a file of weights) or ``"fake"``.
         device: A torch device.
 
     Returns:

@@ -51,7 +51,7 @@ def test_it_removes_what_hurts_and_keeps_the_rest(defender, image):
     assert found.labels.tolist() == [1, 1, 0]
     assert {v.index for v in found.removed} == {1, 3}
     assert [v.step for v in found.removed] == [1, 2]
-    assert found.stopped == "no removal is expected to raise Dice"
+    assert found.stopped == "no removal is worth 0 of Dice"
     with pytest.raises(FrozenInstanceError):
         found.stopped = "because"
 
@@ -62,7 +62,7 @@ def test_values_and_reasons_say_why(defender, image):
     assert not wrong.kept
     assert wrong.value > 0
     assert "negative prompt that looks like a positive one" in wrong.reason
-    assert f"raise Dice by {wrong.value:.3f}" in wrong.reason
+    assert f"worth {wrong.value:.3f} of Dice" in wrong.reason
     assert right.kept
     assert right.value < 0
     assert f"{right.value:+.3f}" in right.reason
@@ -211,7 +211,7 @@ def test_a_gain_too_small_is_left_alone(image):
     values = [v.value for v in Defender(agent(Colour)).refine(image, *prompts).removed]
     careful = Defender(replace(agent(Colour), least_gain=max(values) + 0.01)).refine(image, *prompts)
     assert len(careful.kept) == 3
-    assert careful.stopped.startswith("no removal is expected to raise Dice by more than")
+    assert careful.stopped.startswith("no removal is worth ")
     bold = Defender(replace(agent(Colour), least_gain=min(values) - 0.01)).refine(image, *prompts)
     assert len(bold.kept) == 1
 

@@ -20,8 +20,8 @@ with sole_user(Path(sys.argv[1])):
 
 
 def test_a_folder_in_use_is_refused_until_its_user_is_gone(tmp_path, capsys):
-    command = [sys.executable, "-c", _HOLD, str(tmp_path / "busy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    hold = [sys.executable, "-c", _HOLD, str(tmp_path / "busy")]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
         with pytest.raises(PPDError, match="Another process is at work"), sole_user(tmp_path / "busy"):
             pass
@@ -32,4 +32,10 @@ def test_a_folder_in_use_is_refused_until_its_user_is_gone(tmp_path, capsys):
             assert "--name" in capsys.readouterr().err
         other.kill()
     with sole_user(tmp_path / "busy"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PPDError, match=r"file.*cannot be written to"), sole_user(tmp_path / "file" / "run"):
         pass

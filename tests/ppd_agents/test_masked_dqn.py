@@ -25,7 +25,8 @@ class IdealStarts:
         bank = self.simulator.bank
         rows = torch.from_numpy(self.rng.integers(0, len(bank), count))
         status = draw_ideal(bank, rows, "jittered", self.rng)
-        return Starts(rows, status, torch.full((count,), self.steps), torch.full((count,), self.attacking))
+        steps, attacking = torch.full((count,), self.steps), torch.full((count,), self.attacking)
+        return Starts(rows, status, steps, attacking, status.clone())
 
 
 @pytest.fixture
@@ -176,7 +177,22 @@ def test_branching_changes_nothing_in_the_games(make_model):
     before = model.env.games.status.clone()
     model._sample_action(learning_starts=0, n_envs=GAMES)
     assert torch.equal(model.env.games.status, before)
-    assert model.replay_buffer.size() == GAMES * 5
+    assert model.replay_buffer.size() == 0  # they wait for the action that is played
+
+
+def test_the_actions_of_a_state_lie_side_by_side(make_model):
+    model = make_model("attacker", branches=5, steps=4, hold=True, allow_stop=False)
+    model.learn(GAMES * 3, log_interval=None)
+    buffer = model.replay_buffer
+    assert buffer.size() == GAMES * 3 * 6
+    stored = buffer.store.state_dict()
+    status = stored["status"].reshape(-1, 6, *stored["status"].shape[1:])
+    assert (status == status[:, :1]).all()
+    assert len(np.unique(stored["actions"][:6])) == 6
+    drawn = buffer.sample(24).observations
+    for run in range(0, 24, 6):
+        assert (drawn["status"][run : run + 6] == drawn["status"][run]).all()
+        assert (drawn["scene"][run : run + 6] == drawn["scene"][run]).all()
 
 
 def test_branching_needs_games_that_can_be_tried(make_model):

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from ppd_agents.dqn.descriptors import Bins, active_set, describe
-from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_agents.dqn.descriptors import Bins, active_set, describe, survey
+from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig, UnitDropout
 from ppd_env.errors import ConfigError
 
 ROLES = ("attacker", "defender")
 
 
 def network(role="attacker", **options):
-    return GraphQNetwork(QNetworkConfig(role=role, hidden=24, **options), torch.Generator().manual_seed(1))
+    config = QNetworkConfig(role=role, hidden=24, **options)
+    return GraphQNetwork(config, torch.Generator().manual_seed(1)).eval()
 
 
 def full(role, **extra):
-    return network(role, context=True, raw_features=4, use_positions=True, use_feedback=True, **extra)
+    return network(role, raw_features=4, use_positions=True, use_feedback=True, **extra)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -79,8 +80,55 @@ def test_a_batch_is_valued_as_its_states_one_by_one(random_state):
     state = random_state(batch=4, feedback=True)
     whole = net(state)
     for index in range(4):
-        alone = net(state.part(slice(index, index + 1)))
+        alone = net(state.at(slice(index, index + 1)))
         torch.testing.assert_close(alone[0], whole[index], atol=1e-5, rtol=1e-4)
+
+
+def test_equal_neighbours_are_looked_at_once_and_valued_the_same(random_state, monkeypatch):
+    state, net = random_state(batch=4), network()
+    repeated = state.at(torch.tensor([0, 0, 0, 1, 2, 2, 3, 0]))
+    actions = torch.arange(16).view(8, 2)
+    expected = net(repeated).gather(1, actions)
+    seen = []
+    original = GraphQNetwork._values
+
+    def spy(self, given, nodes, active):
+        seen.append(len(given.rows))
+        return original(self, given, nodes, active)
+
+    monkeypatch.setattr(GraphQNetwork, "_values", spy)
+    torch.testing.assert_close(net.q_of(repeated, actions), expected, atol=1e-5, rtol=1e-4)
+    assert seen == [5]
+
+
+def test_prompts_tell_their_neighbours_what_they_see(random_state):
+    state = random_state(batch=1, density=0.3)
+    with_messages, without = network(), network(messages=0)
+    far, near = (state.status[0] > 0).nonzero()[[-1, 1], 0]
+    changed = replace(state, status=state.status.clone())
+    changed.status[0, far] = 3 - changed.status[0, far]
+    for net in (with_messages, without):
+        # A prompt's sign is seen directly; what is seen of it through others needs messages.
+        assert not torch.equal(net(changed)[0, near], net(state)[0, near])
+    told = []
+    hook = with_messages.telling.register_forward_hook(lambda _, __, out: told.append(out[0]))
+    with_messages(state)
+    with_messages(changed)
+    hook.remove()
+    assert (told[0] != told[1]).any(dim=-1).all()
+
+
+def test_dropout_acts_in_training_only_and_on_all_nodes_of_a_state_alike(random_state):
+    drop = UnitDropout(0.5).train()
+    torch.manual_seed(0)
+    out = drop(torch.ones(3, 7, 200))
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    assert (out == out[:, :1]).all()
+    assert not torch.equal(out[0], out[1])
+    assert 0.3 < (out == 0).float().mean() < 0.7
+    state, net = random_state(), network(dropout=0.5)
+    assert torch.equal(net(state), net(state))
+    assert not torch.equal(net.train()(state), net(state))
 
 
 def test_large_batches_are_cut_and_joined(random_state, monkeypatch):
@@ -95,9 +143,9 @@ def test_histograms_count_each_prompt_once_in_its_cell():
     features = torch.tensor([[[0.0], [1.0], [3.0], [2**0.5 - 1]]])
     positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     status = torch.tensor([[1, 1, 2, 2]], dtype=torch.int8)
-    found = describe(
-        features, positions, torch.tensor([0]), status, torch.tensor([[0]]), active_set(status), bins
-    )[0, 0]
+    active, node = active_set(status), torch.tensor([[0]])
+    around = survey(features, positions, torch.tensor([0]), node, active, bins)
+    found = describe(around, status, node, active)[0, 0]
     positive, negative = found[: bins.size], found[2 * bins.size + 4 : 3 * bins.size + 4]
     # The other positive one: feature distance 1, physical distance 1. The node itself: nowhere.
     assert torch.allclose(positive.expm1().view(3, 2), torch.tensor([[0.0, 0], [0, 1], [0, 0]]), atol=1e-5)
@@ -126,7 +174,7 @@ def test_no_matrix_over_all_pairs_of_nodes_is_formed(random_state, monkeypatch):
     state = random_state(batch=3, density=0.1)
     network()(state)
     most = int((state.status > 0).sum(1).max())
-    assert sizes == [(3, 36, most)]
+    assert sizes == [(3, 36, most), (3, most, most)]
 
 
 def test_weights_come_from_the_generator_only():

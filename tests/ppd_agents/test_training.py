@@ -274,19 +274,25 @@ def test_the_greedy_attack_plays_what_the_games_would(small_simulator, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("shares", "kinds"), [((0.0, 1.0), "clean"), ((1.0, 0.0), "random"), ((0.5, 0.5), "both")]
+    ("shares", "wanted"),
+    [
+        ((0.0, 1.0, 0.0), {0}),
+        ((1.0, 0.0, 0.0), {5}),
+        ((0.5, 0.5, 0.0), {0, 5}),
+        ((1.0, 0.0, 1.0), {1, 2, 3, 4, 5}),
+    ],
 )
-def test_the_defender_meets_mixed_starts(small_simulator, shares, kinds):
+def test_the_defender_meets_mixed_starts(small_simulator, shares, wanted):
     rng = np.random.default_rng(1)
-    rows = torch.arange(12)
+    rows = torch.arange(12).repeat(3)
     ideal = draw_ideal(small_simulator.bank, rows, "jittered", rng)
     runner = AttackRunner(small_simulator)
-    status, learned = attack_round(runner, rows, ideal, 5, None, shares, rng)
+    status, lengths, learned = attack_round(runner, rows, ideal, 5, None, shares, rng)
     added = (status != ideal).sum(1)
     assert not learned.any()
     assert ((ideal == 0) | (status == ideal)).all()
-    wanted = {"clean": {0}, "random": {5}, "both": {0, 5}}[kinds]
     assert set(added.tolist()) == wanted
+    assert torch.equal(lengths, added)
 
 
 def test_the_exploratory_attack_is_thrown_away(tmp_path):
@@ -295,8 +301,26 @@ def test_the_exploratory_attack_is_thrown_away(tmp_path):
     began = {role: learner.starts.draw(4) for role, learner in training.learners.items()}
     assert torch.equal(began["defender"].rows, began["attacker"].rows)
     assert torch.equal(began["defender"].status, began["attacker"].status)
-    assert torch.equal(began["defender"].steps, began["attacker"].steps)
+    longest = int(began["attacker"].steps[0])
+    assert began["attacker"].steps.tolist() == [longest] * 4
+    assert began["defender"].steps.tolist() == [longest] + [min(2, longest)] * 3
     assert not torch.equal(training.learners["attacker"].games.status, began["attacker"].status)
+
+
+def test_what_is_kept_is_the_average_over_time_where_there_is_one(tmp_path):
+    for tau, online in ((0.1, False), (1.0, True)):
+        training = Alternation(tiny(rounds=1, tau=tau, target_update=50), tmp_path / str(tau))
+        training.run()
+        model = training.learners["defender"].model
+        kept = training.agent("defender").network
+        assert (kept is model.q_net.network) == online
+        assert (kept is model.q_net_target.network) != online
+
+
+def test_only_the_defender_is_rewarded_for_undoing_the_attack(tmp_path):
+    learners = Alternation(tiny(rounds=1, shaping=0.5), tmp_path).learners
+    assert learners["attacker"].env.shaping == 0
+    assert learners["defender"].env.shaping == 0.5
 
 
 def test_truthful_attacks_give_nodes_their_true_sign(small_simulator):
@@ -329,6 +353,9 @@ def test_presets_have_the_published_numbers():
         ({"wandb": "yes"}, "wandb"),
         ({"clean_share": 0.9, "random_attack_share": 0.2}, "above 1"),
         ({"gamma": 1.5}, "gamma"),
+        ({"tau": 0.0}, "tau"),
+        ({"least_gain": -0.1}, "least_gain"),
+        ({"shaping": -0.1}, "shaping"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):

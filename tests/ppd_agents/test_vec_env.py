@@ -20,12 +20,15 @@ class FixedStarts:
         status = torch.zeros((count, nodes), dtype=torch.int8)
         status[:, 5], status[:, 9] = 1, 2
         steps = torch.arange(count) + 1 if self.steps is None else torch.full((count,), self.steps)
-        return Starts(torch.arange(count), status, steps, torch.full((count,), self.attacking))
+        reference = status.clone()
+        reference[:, 5] = 0  # node 5 was the attacker's
+        return Starts(torch.arange(count), status, steps, torch.full((count,), self.attacking), reference)
 
 
-def make(simulator, games=3, hold=False, allow_stop=True, **options):
+def make(simulator, games=3, hold=False, allow_stop=True, shaping=0.0, **options):
     starts = FixedStarts(simulator, **options)
-    env = GameVecEnv(GameBatch(simulator, games, allow_stop=allow_stop), starts, hold=hold, feedback=True)
+    batch = GameBatch(simulator, games, allow_stop=allow_stop)
+    env = GameVecEnv(batch, starts, hold=hold, feedback=True, shaping=shaping)
     return env, starts
 
 
@@ -110,6 +113,21 @@ def test_branches_match_the_steps_they_foretell(small_simulator):
     assert np.allclose(tried.feedback[:, 1], after["feedback"])
     assert np.allclose(tried.predicted_iou[:, 1].clip(0, 1), after["predicted_iou"][:, 0])
     assert not np.array_equal(observation["status"], after["status"])
+
+
+def test_only_undoing_the_attack_adds_to_the_reward(small_simulator):
+    nodes = small_simulator.nodes
+    plain, shaped = (
+        make(small_simulator, steps=2, attacking=False, shaping=shaping)[0] for shaping in (0.0, 0.25)
+    )
+    for env in (plain, shaped):
+        env.reset()
+    tries = torch.tensor([[5, nodes + 9, 2 * nodes]]).expand(3, -1)  # the attacker's, an ideal one, STOP
+    bonus = shaped.branch(torch.arange(3), tries).reward - plain.branch(torch.arange(3), tries).reward
+    assert np.allclose(bonus, [[0.25, 0, 0]] * 3, atol=1e-6)
+    actions = np.array([5, nodes + 9, 2 * nodes])
+    bonus = shaped.step(actions)[1] - plain.step(actions)[1]
+    assert np.allclose(bonus, [0.25, 0, 0], atol=1e-6)
 
 
 def test_illegal_actions_are_refused(small_simulator):

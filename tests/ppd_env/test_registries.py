@@ -23,8 +23,11 @@ def test_one_of_each_per_process():
 def test_unknown_schemes_are_errors_that_list_the_known_ones(load):
     with pytest.raises(ConfigError, match=r"nonsense.*fake, mini"):
         load("nonsense:abc")
-    with pytest.raises(ConfigError, match="unknown key"):
-        load("fake?size=3")
+    for surplus in ("fake?size=3", "fake:zzz"):
+        with pytest.raises(ConfigError, match="takes nothing after its name"):
+            load(surplus)
+    with pytest.raises(ConfigError, match="abacus"):
+        load("fake", "abacus")
 
 
 def test_fake_features_are_mean_colours():
@@ -52,6 +55,11 @@ def test_segmenter_features_follow_the_image_not_its_padding():
 def test_segmenter_features_of_random_patches_lie_about_one_apart():
     described = load_features("segmenter:fake").extract(data.chelsea(), 16)
     assert 0.3 < torch.pdist(described).mean() < 3
+
+
+def test_the_features_of_mini_are_those_of_the_package():
+    with pytest.raises(ConfigError, match="takes nothing after its name"):
+        load_features("mini:/no/file")
 
 
 def test_segmenter_features_must_name_their_segmenter():

@@ -1,9 +1,11 @@
 """SAM's prompt encoder and two-way mask decoder, batched exactly over prompt sets of different sizes.
 
 The architecture is that of Segment Anything (Kirillov et al. 2023, appendix A) in small, with SAM 2's finer
-side inputs to the upscaling. Two things differ from the usual implementations. Absent points are masked in
-the two places where tokens are attended to, so a set's mask does not depend on what it is batched with. What
-the first layer computes from the image alone is computed once per image and kept in the embedding.
+side inputs to the upscaling. What a small network needs besides: point tokens see the features under them,
+the dense prompt embedding is made from the points (``vote``, ``geodesic``), and both also go into the
+upscaling. Two more things differ from the usual implementations. Absent points are masked in the two places
+where tokens are attended to, so a set's mask does not depend on what it is batched with. What the first
+layer computes from the image alone is computed once per image and kept in the embedding.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _UNREACHED = 50.0
-"""Distance where there is no prompt of a sign; no way across an image is as long."""
+"""Distance where there is no prompt of a sign. Longer ways, over many strong edges, count as this too."""
 _ROUNDS = 2
-"""Sweeps along rows, then columns. A way may turn as often; a third round changes next to nothing."""
+"""Sweeps along rows, then columns. A way has at most three turns; one that needs more is not found, and the
+distance there is too large. ``mini`` was trained with two rounds."""
 _PARALLEL = 2**17
 """Elements from which doubling on all cores beats torch's running minimum, which uses one."""
 _SMOOTH = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)

@@ -24,6 +24,8 @@ from ppd_env.uris import Uri
 WEIGHTS = Path(__file__).parent / "weights" / "mini.safetensors"
 CODE_VERSION = 2
 """Raised whenever the same weights give other masks."""
+_SCALES = 3
+"""Outputs of the encoder that have a feature scale."""
 
 
 class MiniSegmenter:
@@ -114,25 +116,38 @@ def load_mini(uri: Uri, device: torch.device) -> MiniSegmenter:
     """
     uri.require_keys(())
     path = Path(uri.path) if uri.path else WEIGHTS
+    remedy = "name a file the training wrote" if uri.path else "reinstall the package"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         config = MiniConfig(**_as_config(json.loads(metadata["config"])))
-        scales = json.loads(metadata["feature_scales"])
+        scales = [float(scale) for scale in json.loads(metadata["feature_scales"])]
+        if len(scales) != _SCALES:
+            raise ValueError(f"{len(scales)} feature scales instead of {_SCALES}")
         network = MiniNetwork(config)
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(
-            f"{path}: not a readable file of mini weights ({error}); reinstall the package."
-        ) from error
-    lost = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if lost or unexpected:
-        raise ConfigError(
-            f"{path}: not weights of this architecture: {(lost + unexpected)[0]!r} does not fit."
-        )
+        load_weights(network, state, path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{path}: not a readable file of mini weights ({error}); {remedy}.") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return MiniSegmenter(network, uri.text, f"mini-{CODE_VERSION}-{digest}", scales, device)
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load stored weights, which leave out the counters of batch normalisation.
+
+    Args:
+        network: Takes them up.
+        state: The weights by name.
+        path: Where they come from.
+
+    Raises:
+        ConfigError: One is missing or too many.
+    """
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    lost = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
+    if lost:
+        raise ConfigError(f"{path}: not weights of this architecture: {lost[0]!r} does not fit.")
 
 
 def _as_config(values: dict[str, Any]) -> dict[str, Any]:

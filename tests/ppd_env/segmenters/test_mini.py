@@ -1,7 +1,5 @@
 """The embedded segmenter: loading, exactness of its caches, and that it behaves as SAM does."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -133,10 +131,16 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_foreign_weights_are_refused(tmp_path, mini):
     path = tmp_path / "other.safetensors"
-    config = {"config": json.dumps({"dim": 96})}
-    save_file({"encoder.nothing": torch.zeros(3)}, path, metadata=config)
-    with pytest.raises(ConfigError, match="other"):
-        load_mini(parse_uri(f"mini:{path}"), torch.device("cpu"))
+
+    def refusal(config="{}", scales="[0.1, 0.2, 0.3]", name="encoder.nothing"):
+        save_file({name: torch.zeros(3)}, path, metadata={"config": config, "feature_scales": scales})
+        with pytest.raises(ConfigError, match="other") as refused:
+            load_mini(parse_uri(f"mini:{path}"), torch.device("cpu"))
+        return str(refused.value)
+
+    assert "not weights of this architecture" in refusal()
+    assert "1 feature scales instead of 3" in refusal(scales="[0.1]")
+    assert "name a file the training wrote" in refusal(config="{")
 
 
 def test_a_missing_file_and_unknown_keys_are_refused(tmp_path):
