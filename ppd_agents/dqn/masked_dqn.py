@@ -125,7 +125,8 @@ class MaskedDQN(DQN):
             actions = epsilon_greedy(masked_argmax(values, masks), masks, self.exploration_rate, self.rng)
         refuse_illegal(actions, masks)
         if self.branches:
-            self._branch(values, masks, self._last_obs)
+            others = masks.scatter(1, actions[:, None], False)
+            self._branch(values, others, self._last_obs)
         chosen = actions.cpu().numpy()
         return chosen, chosen
 

@@ -30,7 +30,7 @@ from ppd_agents.training.checkpoints import (
     save_checkpoint,
 )
 from ppd_agents.training.presets import ROLES, TrainConfig
-from ppd_agents.training.starts import AttackRunner, RoundStarts, attack_round, draw_ideal
+from ppd_agents.training.starts import AttackRunner, RoundStarts, attack_round, draw_ideal, draw_scenes
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import Role
@@ -127,14 +127,15 @@ class Alternation:
             progress=config.progress,
         )
         self.simulator = Simulator(bank, load_segmenter(config.segmenter, config.device))
-        seeds = np.random.SeedSequence(config.seed).spawn(4)
+        seeds = np.random.SeedSequence(config.seed).spawn(5)
         # All episode lengths are known from the start, so epsilon and learning rate can span them exactly.
         lengths = np.random.default_rng(seeds[0]).integers(*config.steps, size=config.rounds, endpoint=True)
         self.lengths = [int(length) for length in lengths]
+        self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
         self.learners: dict[Role, Learner] = {
             role: self._learner(role, np.random.default_rng(seed))
-            for role, seed in zip(ROLES, seeds[2:], strict=True)
+            for role, seed in zip(ROLES, seeds[2:4], strict=True)
         }
         self.runner = AttackRunner(self.simulator, config.label_mode, config.prompts_per_step)
         self.history: list[Record] = []
@@ -204,8 +205,7 @@ class Alternation:
         """Play one round: both roles learn on B fresh scenes; return and keep its record."""
         config, began = self.config, time.perf_counter()
         bank, steps = self.simulator.bank, self.lengths[self.done]
-        drawn = self.rng.choice(len(bank), config.games, replace=len(bank) < config.games)
-        rows = torch.from_numpy(drawn).to(bank.device)
+        rows = self.drawn[self.done].to(bank.device)
         ideal = draw_ideal(bank, rows, config.layout, self.rng)
         record: Record = {"round": self.done + 1, "steps": steps}
         budgets = torch.full_like(rows, steps)

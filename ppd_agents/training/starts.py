@@ -17,6 +17,13 @@ from ppd_env.scenes.bank import SceneBank
 from ppd_env.simulator import Simulator
 
 
+def draw_scenes(count: int, rounds: int, games: int, rng: np.random.Generator) -> Tensor:
+    """Draw every round's scenes, none a second time before all were drawn once: (rounds, games) int64."""
+    passes = -(-rounds * games // count)
+    order = np.concatenate([rng.permutation(count) for _ in range(passes)])
+    return torch.from_numpy(order[: rounds * games].reshape(rounds, games))
+
+
 def draw_ideal(bank: SceneBank, rows: Tensor, layout: str, rng: np.random.Generator) -> Tensor:
     """Draw ideal prompts for the scenes ``rows`` (B,): (B, N) int8."""
     truth, peak = bank.truth[rows].cpu().numpy(), bank.peak[rows].tolist()

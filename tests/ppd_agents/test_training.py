@@ -13,7 +13,7 @@ from ppd_agents.training.adversarial import Alternation, train_adversarial
 from ppd_agents.training.callbacks import open_wandb
 from ppd_agents.training.checkpoints import list_checkpoints, load_checkpoint
 from ppd_agents.training.presets import PRESETS, TrainConfig, preset
-from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
+from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal, draw_scenes
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game_batch import GameBatch
 
@@ -49,7 +49,19 @@ def tiny(**changes):
 
 def test_training_beats_random_attacks_and_random_removals(tmp_path):
     config = tiny(
-        rounds=8, games=8, steps=(5, 8), branches=8, gamma=0.0, gradient_steps=8, hidden=48, batch_size=64
+        rounds=8,
+        games=8,
+        steps=(5, 8),
+        branches=8,
+        gamma=0.0,
+        gradient_steps=8,
+        hidden=48,
+        batch_size=128,
+        dropout=0.0,
+        clean_share=0.1,
+        tau=0.5,  # fifty steps are too few for a long average
+        target_update=1,
+        least_gain=0.0,
     )
     result = train_adversarial(config, tmp_path)
     simulator = Alternation(config, tmp_path / "other").simulator
@@ -293,6 +305,13 @@ def test_the_defender_meets_mixed_starts(small_simulator, shares, wanted):
     assert ((ideal == 0) | (status == ideal)).all()
     assert set(added.tolist()) == wanted
     assert torch.equal(lengths, added)
+
+
+def test_no_scene_is_drawn_again_before_all_were_drawn():
+    drawn = draw_scenes(10, 4, 6, np.random.default_rng(0))
+    assert drawn.shape == (4, 6)
+    for begin in (0, 10):
+        assert sorted(drawn.flatten()[begin : begin + 10].tolist()) == list(range(10))
 
 
 def test_the_exploratory_attack_is_thrown_away(tmp_path):

@@ -18,7 +18,7 @@ class FixedStarts:
         self.calls.append(count)
         nodes = self.simulator.nodes
         status = torch.zeros((count, nodes), dtype=torch.int8)
-        status[:, 5], status[:, 9] = 1, 2
+        status[:, 5], status[:, 9], status[:, 12] = 1, 2, 1
         steps = torch.arange(count) + 1 if self.steps is None else torch.full((count,), self.steps)
         reference = status.clone()
         reference[:, 5] = 0  # node 5 was the attacker's
