@@ -187,7 +187,7 @@ def pad_to_aspect(drawn: LabelledImage, rng: np.random.Generator) -> LabelledIma
 
 
 class TrainingScenes(IterableDataset):
-    """Endless training samples; worker w of seed s always yields the same ones.
+    """Endless training samples; the i-th of a seed is always the same, whoever draws it.
 
     Each sample is ``(image, masks, points, labels, clicks)``: (256, 256, 3) uint8, (OBJECTS, 256, 256) uint8
     with PADDING outside the image, (OBJECTS, MAX_POINTS, 2) float32, (OBJECTS, MAX_POINTS) int64 and
