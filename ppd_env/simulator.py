@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ppd_env.cores import on_all_cores
 from ppd_env.game.actions import INACTIVE, POSITIVE
 from ppd_env.metrics import batch_dice
 from ppd_env.segmenters.contract import ABSENT, Segmenter
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 EMPTY_LOGIT = -10.0
 """Logit of every cell of a game without prompts: nothing is decoded, the mask is empty."""
+
+_SMALLEST_SHARE = 16
+"""Prompt sets from which it pays to give a core a batch of its own."""
 
 FEEDBACK_SAMPLES = 4
 """Samples per patch side when the predicted foreground of a patch is measured."""
@@ -57,6 +63,7 @@ class Simulator:
         self.bank = bank
         self.segmenter = segmenter
         self.max_batch = max_batch
+        self._parallel = getattr(segmenter, "reentrant", False) and bank.device.type == "cpu"
 
     @property
     def nodes(self) -> int:
@@ -89,14 +96,29 @@ class Simulator:
         counts = (status != INACTIVE).sum(dim=1)
         order = counts.argsort()
         order = order[counts[order] > 0]
-        for chunk in order.split(self.max_batch):
-            points, labels = self._prompts(rows[chunk], status[chunk], int(counts[chunk[-1]]))
+
+        def decode(chunk: Tensor) -> None:
             # Results are copied out: tensors born in inference mode could not serve as training targets.
             with torch.inference_mode():
+                points, labels = self._prompts(rows[chunk], status[chunk], int(counts[chunk[-1]]))
                 masks, estimate = self.segmenter.decode(self.bank.embedding, points, labels, rows=rows[chunk])
-            logits[chunk], predicted[chunk] = masks[:, 0], estimate[:, 0]
+            with torch.no_grad():
+                logits[chunk], predicted[chunk] = masks[:, 0], estimate[:, 0]
+
+        if self._parallel:
+            on_all_cores(decode, self._chunks(order))
+        else:
+            for chunk in self._chunks(order):
+                decode(chunk)
         score = batch_dice(logits > 0, self.bank.target[rows], self.bank.valid[rows])
         return Segmentation(score, predicted, logits)
+
+    def _chunks(self, order: Tensor) -> Sequence[Tensor]:
+        """Split into chunks of at most ``max_batch``; even ones, as many for each core, where cores share."""
+        threads = torch.get_num_threads()
+        if not self._parallel or len(order) < threads * _SMALLEST_SHARE:
+            return order.split(self.max_batch) if len(order) else ()
+        return order.tensor_split(threads * math.ceil(len(order) / (threads * self.max_batch)))
 
     def _prompts(self, rows: Tensor, status: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Gather active nodes: points (B, width, 2) float32, labels (B, width) int64, absent slots last."""

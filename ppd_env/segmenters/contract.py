@@ -52,6 +52,9 @@ class Embedding:
 class Segmenter(Protocol):
     """A frozen promptable segmenter.
 
+    It may set ``reentrant = True`` to say that ``decode`` can be called from several threads at once; on the
+    CPU each core then decodes batches of its own.
+
     Attributes:
         uri: The URI it was loaded from.
         signature: Hash of architecture, weights and preprocessing; part of every cache key.

@@ -39,6 +39,30 @@ def test_a_batch_is_what_its_games_are_alone(tiny_simulator):
         assert alone.predicted_iou[0] == together.predicted_iou[game]
 
 
+def test_cores_share_a_batch_without_changing_it(tiny_simulator, monkeypatch):
+    """Chunks are even, hold at most what is asked for, and give what one chunk after another gives."""
+    simulator, sizes = counted(tiny_simulator, max_batch=20)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    rows, status = torch.arange(90) % 4, random_status(tiny_simulator, 90)
+    status[:, 0] = 1  # none is empty
+    one_by_one = simulator.segment(rows, status)
+    sizes.clear()
+    simulator._parallel = True
+    shared = simulator.segment(rows, status)
+    assert sorted(size for size, _ in sizes) == [15] * 6
+    assert torch.equal(shared.logits, one_by_one.logits)
+    assert torch.equal(shared.predicted_iou, one_by_one.predicted_iou)
+
+
+def test_only_a_segmenter_that_allows_it_is_called_from_several_threads(tiny_simulator):
+    class Reentrant:
+        low_res = tiny_simulator.segmenter.low_res
+        reentrant = True
+
+    assert Simulator(tiny_simulator.bank, Reentrant())._parallel
+    assert not counted(tiny_simulator)[0]._parallel
+
+
 def test_prompts_are_passed_on_with_their_points_and_signs(tiny_simulator):
     status = torch.zeros(1, tiny_simulator.nodes, dtype=torch.int8)
     status[0, 3], status[0, 10] = 2, 1
@@ -56,6 +80,13 @@ def test_games_without_prompts_are_not_decoded(tiny_simulator):
     assert out.dice[0] == 0
     assert out.predicted_iou[0] == 0
     assert (out.logits[0] == EMPTY_LOGIT).all()
+
+
+def test_nothing_at_all_is_decoded_where_no_game_has_prompts(tiny_simulator):
+    simulator, sizes = counted(tiny_simulator)
+    out = simulator.segment(torch.arange(2), torch.zeros(2, simulator.nodes, dtype=torch.int8))
+    assert sizes == []
+    assert out.dice.tolist() == [0, 0]
 
 
 def test_equal_sets_are_decoded_once(tiny_simulator):

@@ -40,6 +40,8 @@ class MiniSegmenter:
         device: Where it computes.
     """
 
+    reentrant = True
+
     def __init__(
         self,
         network: MiniNetwork,

@@ -1,0 +1,55 @@
+"""Pieces of work side by side, one per core of the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
+    """Do ``work`` on every piece, as many at once as torch has threads.
+
+    The tensors of a small network are too small to share: two cores that each decode a batch of their own are
+    faster than two that work on one batch together and wait for each other after every operation.
+
+    Args:
+        work: Called once per piece, in any order and from other threads, where torch uses one core. Modes such
+            as ``no_grad`` do not reach it. What it raises is raised here.
+        pieces: With a single one, it is called here, with all cores.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(pieces) <= 1:
+        for piece in pieces:
+            work(piece)
+        return
+    for _ in _pool(threads).map(work, pieces):
+        pass
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return this process's pool; threads do not survive a fork."""
+    key = (os.getpid(), threads)
+    if key not in _pools:
+        pool = ThreadPoolExecutor(threads, "ppd-core", initializer=_take_one_core)
+        all_begun = Barrier(threads + 1)
+        for _ in range(threads):
+            pool.submit(all_begun.wait)
+        all_begun.wait()
+        # A thread that limits itself also sets what threads begun later get, so the old number is set again.
+        torch.set_num_threads(threads)
+        _pools[key] = pool
+    return _pools[key]
+
+
+def _take_one_core() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # torch settles the number of a thread when it is first asked for
