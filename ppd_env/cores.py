@@ -22,8 +22,8 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
     faster than two that work on one batch together and wait for each other after every operation.
 
     Args:
-        work: Called once per piece, in any order and from other threads, where torch uses one core. Modes such
-            as ``no_grad`` do not reach it. What it raises is raised here.
+        work: Called once per piece, in any order and from other threads, where torch uses one core. Modes
+            such as ``no_grad`` do not reach it. What it raises is raised here.
         pieces: With a single one, it is called here, with all cores.
     """
     threads = torch.get_num_threads()

@@ -38,7 +38,13 @@ def test_it_repairs_what_random_attacks_break_and_leaves_clean_prompts_alone(tmp
 
     def defended(status):
         played = play(
-            simulator, rows, status, policy, attacking=False, budgets=(6,), rngs=generators(0, bank.indices, 0)
+            simulator,
+            rows,
+            status,
+            policy,
+            attacking=False,
+            budgets=(6,),
+            rngs=generators(0, bank.indices, 0),
         )
         return dice(played[6])
 
