@@ -20,6 +20,13 @@ def test_snippet_runs(number, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_defender_finds_the_wrong_point_of_the_example(tmp_path, monkeypatch):
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
+    names = {}
+    exec(compile(SNIPPETS[2], "README.md", "exec"), names)
+    assert [verdict.point for verdict in names["cleaned"].removed] == [(280, 160)]
+
+
 def test_commands_exist():
     import subprocess
     import sys
