@@ -32,7 +32,7 @@ class Agent:
     """A frozen Q-network and how it was trained.
 
     Args:
-        network: The Q-network; its configuration names the role.
+        network: The Q-network, in evaluation mode; its configuration names the role.
         features: URI of the patch features it was trained on.
         features_signature: Their signature; others would make its values meaningless.
         grid: Patches per side it was trained on; it runs on any.

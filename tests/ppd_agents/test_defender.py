@@ -26,7 +26,7 @@ class Colour(GraphQNetwork):
 
 def agent(kind=GraphQNetwork, role="defender", grid=8, **options):
     network = kind(QNetworkConfig(role=role, hidden=8, **options), torch.Generator().manual_seed(0))
-    return Agent(network, "fake", load_features("fake").signature, grid, 1.0)
+    return Agent(network.eval(), "fake", load_features("fake").signature, grid, 1.0)
 
 
 @pytest.fixture
