@@ -118,7 +118,8 @@ class Simulator:
         threads = torch.get_num_threads()
         if not self._parallel or len(order) < threads * _SMALLEST_SHARE:
             return order.split(self.max_batch) if len(order) else ()
-        return order.tensor_split(threads * math.ceil(len(order) / (threads * self.max_batch)))
+        count = threads * math.ceil(len(order) / (threads * self.max_batch))
+        return order.tensor_split(min(count, len(order)))
 
     def _prompts(self, rows: Tensor, status: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Gather active nodes: points (B, width, 2) float32, labels (B, width) int64, absent slots last."""

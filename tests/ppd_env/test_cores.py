@@ -65,7 +65,7 @@ def _work_in_child(answers):
 
 
 def test_a_forked_process_has_threads_of_its_own(two_cores):
-    """Asynchronous vector environments fork after the parent may have decoded."""
+    """The pool is one per process; whether torch's own threads survive a fork is not tested here."""
     met()
     context = multiprocessing.get_context("fork")
     answers = context.Queue()

@@ -1,5 +1,6 @@
 """Decoding ragged prompt sets."""
 
+import pytest
 import torch
 
 from ppd_env.metrics import batch_dice, dice
@@ -39,10 +40,17 @@ def test_a_batch_is_what_its_games_are_alone(tiny_simulator):
         assert alone.predicted_iou[0] == together.predicted_iou[game]
 
 
-def test_cores_share_a_batch_without_changing_it(tiny_simulator, monkeypatch):
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_cores_share_a_batch_without_changing_it(tiny_simulator, two_threads):
     """Chunks are even, hold at most what is asked for, and give what one chunk after another gives."""
     simulator, sizes = counted(tiny_simulator, max_batch=20)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     rows, status = torch.arange(90) % 4, random_status(tiny_simulator, 90)
     status[:, 0] = 1  # none is empty
     one_by_one = simulator.segment(rows, status)
@@ -52,6 +60,8 @@ def test_cores_share_a_batch_without_changing_it(tiny_simulator, monkeypatch):
     assert sorted(size for size, _ in sizes) == [15] * 6
     assert torch.equal(shared.logits, one_by_one.logits)
     assert torch.equal(shared.predicted_iou, one_by_one.predicted_iou)
+    simulator.max_batch = 1
+    assert torch.equal(simulator.segment(rows[:33], status[:33]).logits, one_by_one.logits[:33])
 
 
 def test_only_a_segmenter_that_allows_it_is_called_from_several_threads(tiny_simulator):
