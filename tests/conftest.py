@@ -56,6 +56,15 @@ def private_cache(tmp_path_factory):
         os.environ["PPD_CACHE"] = before
 
 
+@pytest.fixture
+def two_threads():
+    """Let torch use two threads, however many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_kwargs():
     """Environment arguments for quick, weightless games."""

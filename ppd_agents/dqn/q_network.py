@@ -196,15 +196,13 @@ class GraphQNetwork(nn.Module):
         count = status.shape[1]
         active = active_set(status)
         everything = torch.arange(count, device=status.device).expand_as(status)
-        nodes = active.nodes if self.config.role == "defender" else everything
-        parts = [
-            self._values(
-                state.at(part),
-                nodes[part],
-                ActiveSet(active.nodes[part], active.present[part], active.positive[part]),
-            )
-            for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1])
-        ]
+        defending = self.config.role == "defender"
+        nodes = active.nodes if defending else everything
+        parts: list[Tensor] = []
+        for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
+            here = ActiveSet(active.nodes[part], active.present[part], active.positive[part])
+            # The very same tensor tells that the surroundings of the prompts are those of the candidates.
+            parts.append(self._values(state.at(part), here.nodes if defending else nodes[part], here))
         values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
         out = values.new_zeros((len(status), 2 * count + 1))
         if self.config.role == "attacker":

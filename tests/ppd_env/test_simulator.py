@@ -1,6 +1,5 @@
 """Decoding ragged prompt sets."""
 
-import pytest
 import torch
 
 from ppd_env.metrics import batch_dice, dice
@@ -38,14 +37,6 @@ def test_a_batch_is_what_its_games_are_alone(tiny_simulator):
         assert torch.equal(alone.logits[0], together.logits[game])
         assert alone.dice[0] == together.dice[game]
         assert alone.predicted_iou[0] == together.predicted_iou[game]
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_cores_share_a_batch_without_changing_it(tiny_simulator, two_threads):
