@@ -22,6 +22,9 @@ from ppd_agents.dqn.descriptors import (
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import Role
 
+_FEEDBACK = 5
+"""Numbers of the segmenter's answer that a node sees."""
+
 _RARE = 3.0
 """Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
 
@@ -41,7 +44,7 @@ class QNetworkConfig:
         raw_features: Length d of the node features to add as they are; 0 leaves them out.
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
-            over the active prompts of each sign, and the predicted IoU.
+            over the active prompts of each sign and over the image, and the predicted IoU.
     """
 
     role: Role = "attacker"
@@ -155,9 +158,10 @@ class GraphQNetwork(nn.Module):
         super().__init__()
         self.config = config
         described = descriptor_size(config.bins)
-        size = described + config.raw_features + 2 * config.use_positions + 4 * config.use_feedback
+        answer = _FEEDBACK * config.use_feedback
+        size = described + config.raw_features + 2 * config.use_positions + answer
         if config.messages:
-            self.telling = self._mlp(described, config.messages)
+            self.telling = self._mlp(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
         self.trunk = self._mlp(size, 2)
         self.reset(generator)
@@ -239,8 +243,10 @@ class GraphQNetwork(nn.Module):
         parts = [describe(around, state.status, nodes, active)]
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
-            told = self.telling(describe(own, state.status, active.nodes, active))
-            parts += _hear(around, told, active)
+            seen = [describe(own, state.status, active.nodes, active)]
+            if self.config.use_feedback:
+                seen.append(_feedback(state, active.nodes, active))
+            parts += _hear(around, self.telling(torch.cat(seen, dim=-1)), active)
         if self.config.raw_features:
             parts.append(state.features[state.rows[:, None], nodes])
         if self.config.use_positions:
@@ -272,8 +278,11 @@ def _share_states(state: GraphState, actions: Tensor) -> tuple[Tensor, Tensor, T
         grouped: (G, L) int64, the actions of each run, padded with 0.
     """
     new = torch.ones(len(actions), dtype=torch.bool, device=actions.device)
-    if len(actions) > 1 and state.feedback is None:
+    if len(actions) > 1:
         same = (state.status[1:] == state.status[:-1]).all(1) & (state.rows[1:] == state.rows[:-1])
+        if state.feedback is not None and state.predicted_iou is not None:
+            same &= (state.feedback[1:] == state.feedback[:-1]).all(1)
+            same &= state.predicted_iou[1:] == state.predicted_iou[:-1]
         new[1:] = ~same
     group = new.cumsum(0) - 1
     first = new.nonzero()[:, 0]
@@ -293,7 +302,7 @@ def _mean(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
-    """Return the segmenter's answer at chosen nodes and over the prompts, (B, M, 4)."""
+    """Return the segmenter's answer at chosen nodes, over the prompts and over the image, (B, M, 5)."""
     if state.feedback is None or state.predicted_iou is None:
         raise ConfigError("This Q-network was built with feedback: give it feedback and predicted_iou.")
     at_active = state.feedback.gather(1, active.nodes)[..., None]
@@ -301,6 +310,7 @@ def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
         [
             _mean(at_active, active.positive),
             _mean(at_active, active.present & ~active.positive),
+            state.feedback.mean(1, keepdim=True),
             state.predicted_iou.clamp(0, 1)[:, None],  # an IoU head may overshoot
         ],
         dim=-1,

@@ -12,6 +12,7 @@ from ppd_env.game.actions import Role
 from ppd_env.prompting.ideal import LAYOUTS
 
 _WANDB = ("off", "offline", "online")
+_FEEDBACK = ("none", "attacker", "defender", "both")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class TrainConfig:
         messages: Numbers each prompt tells its neighbours in the Q-network; 0: none.
         dropout: Of the Q-network's hidden units.
         weight_decay: Of the optimiser (AdamW).
-        feedback: The defender sees the segmenter's own answer.
+        feedback: Which role sees the segmenter's own answer: ``"none"``, ``"attacker"``, ``"defender"`` or
+            ``"both"``. A defender that does needs a segmenter in ``refine()``.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         clean_share: Share of the defender's starts without any attack.
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
@@ -98,7 +100,7 @@ class TrainConfig:
     messages: int = 8
     dropout: float = 0.2
     weight_decay: float = 0.05
-    feedback: bool = False
+    feedback: str = "none"
     random_attack_share: float = 0.1
     clean_share: float = 0.4
     partial_share: float = 0.25
@@ -140,7 +142,12 @@ class TrainConfig:
             raise ConfigError("least_gain, shaping and weight_decay must not be negative.")
         if not 0 <= self.gamma <= 1 or not 0 <= self.branch_greedy <= 1:
             raise ConfigError("gamma and branch_greedy must lie in [0, 1].")
-        for name, known in (("layout", LAYOUTS), ("label_mode", ("free", "truth")), ("wandb", _WANDB)):
+        for name, known in (
+            ("layout", LAYOUTS),
+            ("label_mode", ("free", "truth")),
+            ("wandb", _WANDB),
+            ("feedback", _FEEDBACK),
+        ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 
@@ -162,7 +169,7 @@ class TrainConfig:
             layers=self.layers,
             messages=self.messages,
             dropout=self.dropout,
-            use_feedback=self.feedback and role == "defender",
+            use_feedback=self.feedback in (role, "both"),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppd_agents.dqn.agent import Agent
+from ppd_agents.dqn.agent import Agent, game_state
 from ppd_agents.dqn.exploration import draw_legal, masked_argmax
-from ppd_agents.dqn.q_network import GraphState
 from ppd_agents.dqn.vec_env import Starts
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import GameBatch
@@ -32,7 +31,7 @@ def draw_ideal(bank: SceneBank, rows: Tensor, layout: str, rng: np.random.Genera
 
 
 class AttackRunner:
-    """Attacks many scenes at once without decoding: an attacker that needs no feedback never looks at masks.
+    """Attacks many scenes at once, without decoding where the attacker never looks at masks.
 
     Args:
         simulator: The scenes.
@@ -66,18 +65,22 @@ class AttackRunner:
             (B, N) int8 after the attack.
         """
         games = GameBatch(self._simulator, len(rows), **self._rules)  # type: ignore[arg-type]
+        everyone, seeing = games.everyone(), attacker is not None and attacker.network.config.use_feedback
+        lengths = torch.as_tensor(steps, device=status.device).expand(len(rows))
+        if seeing:
+            games.begin(everyone, rows, status, lengths, torch.ones_like(rows, dtype=torch.bool))
         games.rows[:], games.status[:], games.attacking[:] = rows, status, True
-        bank, everyone = self._simulator.bank, games.everyone()
-        lengths = torch.as_tensor(steps, device=bank.device).expand(len(rows))
         for step in range(int(lengths.max())):
             legal = games.legal()
             if attacker is None:
                 actions = draw_legal(legal, rng)
             else:
-                state = GraphState(bank.features, bank.positions, games.rows, games.status)
-                actions = masked_argmax(attacker.values(state), legal)
+                actions = masked_argmax(attacker.values(game_state(games, everyone, seeing)), legal)
             after = games.preview(everyone, actions, games.attacking).status
-            games.status[:] = torch.where((step < lengths)[:, None], after, games.status)
+            after = torch.where((step < lengths)[:, None], after, games.status)
+            if seeing:
+                games.place(everyone, after)
+            games.status[:] = after
         return games.status.clone()
 
 

@@ -98,7 +98,7 @@ def weights(agent):
     return torch.cat([p.flatten() for p in agent.network.state_dict().values()])
 
 
-@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("feedback", ["none", "both"])
 def test_an_interrupted_training_ends_bit_equal(tmp_path, feedback):
     config = tiny(feedback=feedback)
     whole = train_adversarial(config, tmp_path / "whole")
