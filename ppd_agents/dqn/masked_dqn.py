@@ -150,6 +150,8 @@ class MaskedDQN(DQN):
                 "next_feedback": tried.feedback[keep],
                 "next_iou": tried.predicted_iou[keep],
             }
+        if self.replay_buffer.initial_mask:
+            extras["initial_mask"] = observation["initial_mask"][parents]
         self.replay_buffer.hold(
             parents,
             Transitions(

@@ -47,6 +47,7 @@ class ObservationQNet(nn.Module):
         extras = (
             None if feedback is None else feedback.float(),
             None if iou is None else iou.reshape(count).float(),
+            observation.get("initial_mask"),
         )
         if "features" in observation:
             rows = torch.arange(count, device=status.device)

@@ -25,6 +25,9 @@ from ppd_env.game.actions import Role
 _FEEDBACK = 5
 """Numbers of the segmenter's answer that a node sees."""
 
+_INITIAL_MASK = 4
+"""Numbers of the initial mask that a node sees."""
+
 _RARE = 3.0
 """Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
 
@@ -45,6 +48,8 @@ class QNetworkConfig:
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
+        use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
+            shares it covered of the active prompts of each sign and of the image.
     """
 
     role: Role = "attacker"
@@ -56,6 +61,7 @@ class QNetworkConfig:
     raw_features: int = 0
     use_positions: bool = False
     use_feedback: bool = False
+    use_initial_mask: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -97,6 +103,7 @@ class GraphState:
         status: (B, N) int8.
         feedback: (B, N) float32 share of predicted foreground per node, or None.
         predicted_iou: (B,) float32, taken as it is within [0, 1], or None.
+        initial_mask: (B, N) bool, nodes the mask covered when the game began, or None.
     """
 
     features: Tensor
@@ -105,6 +112,7 @@ class GraphState:
     status: Tensor
     feedback: Tensor | None = None
     predicted_iou: Tensor | None = None
+    initial_mask: Tensor | None = None
 
     def at(self, chosen: slice | Tensor) -> GraphState:
         """Return some of the states."""
@@ -115,6 +123,7 @@ class GraphState:
             self.status[chosen],
             None if self.feedback is None else self.feedback[chosen],
             None if self.predicted_iou is None else self.predicted_iou[chosen],
+            None if self.initial_mask is None else self.initial_mask[chosen],
         )
 
 
@@ -158,7 +167,7 @@ class GraphQNetwork(nn.Module):
         super().__init__()
         self.config = config
         described = descriptor_size(config.bins)
-        answer = _FEEDBACK * config.use_feedback
+        answer = _FEEDBACK * config.use_feedback + _INITIAL_MASK * config.use_initial_mask
         size = described + config.raw_features + 2 * config.use_positions + answer
         if config.messages:
             self.telling = self._mlp(described + answer, config.messages)
@@ -243,18 +252,27 @@ class GraphQNetwork(nn.Module):
         parts = [describe(around, state.status, nodes, active)]
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
-            seen = [describe(own, state.status, active.nodes, active)]
-            if self.config.use_feedback:
-                seen.append(_feedback(state, active.nodes, active))
-            parts += _hear(around, self.telling(torch.cat(seen, dim=-1)), active)
+            seen = describe(own, state.status, active.nodes, active)
+            told = self.telling(torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1))
+            parts += _hear(around, told, active)
         if self.config.raw_features:
             parts.append(state.features[state.rows[:, None], nodes])
         if self.config.use_positions:
             parts.append(state.positions[nodes])
-        if self.config.use_feedback:
-            parts.append(_feedback(state, nodes, active))
+        parts += self._answers(state, nodes, active)
         values: Tensor = self.trunk(torch.cat(parts, dim=-1))
         return values
+
+    def _answers(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
+        """Return what chosen nodes see of the segmenter's masks, (B, M, ...) each."""
+        parts = []
+        if self.config.use_feedback:
+            parts.append(_feedback(state, nodes, active))
+        if self.config.use_initial_mask:
+            if state.initial_mask is None:
+                raise ConfigError("This Q-network was built with the initial mask: give it initial_mask.")
+            parts.append(_look(state.initial_mask.to(torch.float32), nodes, active))
+        return parts
 
 
 def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]:
@@ -301,20 +319,19 @@ def _mean(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
+def _look(share: Tensor, nodes: Tensor, active: ActiveSet) -> Tensor:
+    """Return a share per node (B, N) at chosen nodes, its mean over the prompts of each sign and over all."""
+    at_active = share.gather(1, active.nodes)[..., None]
+    signs = (active.positive, active.present & ~active.positive)
+    whole = torch.cat([*(_mean(at_active, sign) for sign in signs), share.mean(1, keepdim=True)], dim=-1)
+    return torch.cat([share.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1)
+
+
 def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
     """Return the segmenter's answer at chosen nodes, over the prompts and over the image, (B, M, 5)."""
     if state.feedback is None or state.predicted_iou is None:
         raise ConfigError("This Q-network was built with feedback: give it feedback and predicted_iou.")
-    at_active = state.feedback.gather(1, active.nodes)[..., None]
-    whole = torch.cat(
-        [
-            _mean(at_active, active.positive),
-            _mean(at_active, active.present & ~active.positive),
-            state.feedback.mean(1, keepdim=True),
-            state.predicted_iou.clamp(0, 1)[:, None],  # an IoU head may overshoot
-        ],
-        dim=-1,
-    )
+    iou = state.predicted_iou.clamp(0, 1)  # an IoU head may overshoot
     return torch.cat(
-        [state.feedback.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1
+        [_look(state.feedback, nodes, active), iou[:, None, None].expand(-1, nodes.shape[1], 1)], dim=-1
     )

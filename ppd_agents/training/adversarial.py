@@ -154,7 +154,14 @@ class Alternation:
         starts = RoundStarts(attacking=role == "attacker")
         network = config.network(role)
         shaping = config.shaping if role == "defender" else 0.0
-        env = GameVecEnv(games, starts, hold=True, feedback=network.use_feedback, shaping=shaping)
+        env = GameVecEnv(
+            games,
+            starts,
+            hold=True,
+            feedback=network.use_feedback,
+            initial_mask=network.use_initial_mask,
+            shaping=shaping,
+        )
         epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
         first, last = config.learning_rate, config.final_learning_rate
         model = MaskedDQN(

@@ -55,6 +55,8 @@ class TrainConfig:
         weight_decay: Of the optimiser (AdamW).
         feedback: Which role sees the segmenter's own answer: ``"none"``, ``"attacker"``, ``"defender"`` or
             ``"both"``. A defender that does needs a segmenter in ``refine()``.
+        initial_mask: The attacker sees which nodes the mask covered before it began, as near as it gets to
+            the ground truth.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         clean_share: Share of the defender's starts without any attack.
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
@@ -101,6 +103,7 @@ class TrainConfig:
     dropout: float = 0.2
     weight_decay: float = 0.05
     feedback: str = "none"
+    initial_mask: bool = False
     random_attack_share: float = 0.1
     clean_share: float = 0.4
     partial_share: float = 0.25
@@ -170,6 +173,7 @@ class TrainConfig:
             messages=self.messages,
             dropout=self.dropout,
             use_feedback=self.feedback in (role, "both"),
+            use_initial_mask=self.initial_mask and role == "attacker",
         )
 
     def to_json(self) -> dict[str, Any]:

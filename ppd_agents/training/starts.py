@@ -65,9 +65,11 @@ class AttackRunner:
             (B, N) int8 after the attack.
         """
         games = GameBatch(self._simulator, len(rows), **self._rules)  # type: ignore[arg-type]
-        everyone, seeing = games.everyone(), attacker is not None and attacker.network.config.use_feedback
+        everyone = games.everyone()
+        config = None if attacker is None else attacker.network.config
+        seeing = config is not None and config.use_feedback
         lengths = torch.as_tensor(steps, device=status.device).expand(len(rows))
-        if seeing:
+        if config is not None and (seeing or config.use_initial_mask):
             games.begin(everyone, rows, status, lengths, torch.ones_like(rows, dtype=torch.bool))
         games.rows[:], games.status[:], games.attacking[:] = rows, status, True
         for step in range(int(lengths.max())):
