@@ -48,6 +48,9 @@ class QNetworkConfig:
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
+        suspicion: c, above 0: the value of removing a prompt gets a second part, c (2 p - 1), where p is the
+            chance that the prompt came from the attack; p has an output of its own, learned by telling
+            such prompts from the others (``suspicions``). Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
     """
@@ -62,6 +65,7 @@ class QNetworkConfig:
     use_positions: bool = False
     use_feedback: bool = False
     use_initial_mask: bool = False
+    suspicion: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -71,6 +75,8 @@ class QNetworkConfig:
             raise ConfigError("hidden and layers must be at least 1, raw_features and messages at least 0.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}.")
+        if self.suspicion < 0 or (self.suspicion and self.role == "attacker"):
+            raise ConfigError("suspicion must not be negative, and only a defender has it.")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and strings."""
@@ -172,7 +178,7 @@ class GraphQNetwork(nn.Module):
         if config.messages:
             self.telling = self._mlp(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
-        self.trunk = self._mlp(size, 2)
+        self.trunk = self._mlp(size, 4 if config.suspicion else 2)
         self.reset(generator)
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
@@ -195,11 +201,12 @@ class GraphQNetwork(nn.Module):
             last.weight.mul_(0.1)
             last.bias.zero_()
 
-    def forward(self, state: GraphState) -> Tensor:
+    def forward(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
         """Value all candidates and STOP.
 
         Args:
             state: B states.
+            dice_only: Leave the suspicion out of the values.
 
         Returns:
             (B, 2N + 1) float32: (positive, node) for each node, (negative, node) for each node, STOP = 0. The
@@ -215,7 +222,8 @@ class GraphQNetwork(nn.Module):
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
             here = ActiveSet(active.nodes[part], active.present[part], active.positive[part])
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
-            parts.append(self._values(state.at(part), here.nodes if defending else nodes[part], here))
+            values, logits = self._heads(state.at(part), here.nodes if defending else nodes[part], here)
+            parts.append(values if dice_only else self._whole(values, logits))
         values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
         out = values.new_zeros((len(status), 2 * count + 1))
         if self.config.role == "attacker":
@@ -226,12 +234,48 @@ class GraphQNetwork(nn.Module):
         # Padded slots repeat node 0: they must not overwrite its value.
         return out.scatter_add(1, columns, chosen * active.present)
 
-    def q_of(self, state: GraphState, actions: Tensor) -> Tensor:
+    def values_at(self, state: GraphState, nodes: Tensor) -> Tensor:
+        """Value both signs of chosen nodes.
+
+        Args:
+            state: B states.
+            nodes: (B, M) int64.
+
+        Returns:
+            (B, M, 2) float32, of the positive and of the negative candidate; for the attacker.
+        """
+        return self._whole(*self._heads(state, nodes, active_set(state.status)))
+
+    def suspicions(self, state: GraphState) -> tuple[Tensor, ActiveSet]:
+        """Judge every active prompt.
+
+        Args:
+            state: B states.
+
+        Returns:
+            logits: (B, n) float32, of the chance that a prompt came from the attack.
+            active: The prompts they belong to.
+
+        Raises:
+            ConfigError: The network was built without suspicion.
+        """
+        active = active_set(state.status)
+        _, logits = self._heads(state, active.nodes, active)
+        if logits is None:
+            raise ConfigError("This Q-network was built without suspicion.")
+        return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
+
+    def _whole(self, values: Tensor, logits: Tensor | None) -> Tensor:
+        """Put both parts of the values together, (B, M, 2) each; 2 sigmoid(x) - 1 = tanh(x / 2)."""
+        return values if logits is None else values + self.config.suspicion * torch.tanh(logits / 2)
+
+    def q_of(self, state: GraphState, actions: Tensor, *, dice_only: bool = False) -> Tensor:
         """Value chosen actions only, at the cost of their nodes.
 
         Args:
             state: B states.
             actions: (B,) or (B, K) int64 in [0, 2N]; the defender's must be active candidates.
+            dice_only: Leave the suspicion out of the values.
 
         Returns:
             float32 of the same shape as ``actions``.
@@ -240,13 +284,14 @@ class GraphQNetwork(nn.Module):
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = _share_states(state, wide)
         shared = state.at(first)
-        values = self._values(shared, grouped % count, active_set(shared.status))
+        values, logits = self._heads(shared, grouped % count, active_set(shared.status))
+        values = values if dice_only else self._whole(values, logits)
         picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
         picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 
-    def _values(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
-        """Return the (positive, negative) value of chosen nodes, (B, M, 2)."""
+    def _heads(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> tuple[Tensor, Tensor | None]:
+        """Return the (positive, negative) values of chosen nodes and their suspicion logits, (B, M, 2) each."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
         parts = [describe(around, state.status, nodes, active)]
@@ -260,8 +305,8 @@ class GraphQNetwork(nn.Module):
         if self.config.use_positions:
             parts.append(state.positions[nodes])
         parts += self._answers(state, nodes, active)
-        values: Tensor = self.trunk(torch.cat(parts, dim=-1))
-        return values
+        out: Tensor = self.trunk(torch.cat(parts, dim=-1))
+        return out[..., :2], out[..., 2:] if self.config.suspicion else None
 
     def _answers(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
         """Return what chosen nodes see of the segmenter's masks, (B, M, ...) each."""
