@@ -26,8 +26,8 @@ _RIGHT_LOST = 0.15
 class AttackMemory:
     """A ring of attacks: scene, prompts before, and the actions in their order.
 
-    No mask is needed to know which prompts came from an attack, so every state on the way of an attack and back
-    again serves, at no cost.
+    No mask is needed to know which prompts came from an attack, so every state on the way of an attack and
+    back again serves, at no cost.
 
     Args:
         capacity: Attacks kept; the oldest are overwritten.

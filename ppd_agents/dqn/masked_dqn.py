@@ -50,8 +50,8 @@ class MaskedDQN(DQN):
         double: The online network picks the action the target network values (van Hasselt et al., 2016).
         branches: K, further legal actions of each visited state, tried in one decode batch and stored.
         branch_greedy: Share of K chosen by Q-value instead of uniformly.
-        attacks: Attacks whose prompts the suspicion of the Q-network is taught to tell from the others; needed
-            where it has one. Then rewards should be changes of Dice alone.
+        attacks: Attacks from whose prompts the Q-network learns its suspicion; needed where it has one, whose
+            rewards should then be changes of Dice alone.
         attack_batch: States drawn from them for each gradient step.
         epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
         **kwargs: SB3's DQN arguments.

@@ -291,7 +291,7 @@ class GraphQNetwork(nn.Module):
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 
     def _heads(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> tuple[Tensor, Tensor | None]:
-        """Return the (positive, negative) values of chosen nodes and their suspicion logits, (B, M, 2) each."""
+        """Return the (positive, negative) values and suspicion logits of chosen nodes, (B, M, 2) each."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
         parts = [describe(around, state.status, nodes, active)]

@@ -69,8 +69,8 @@ class GameVecEnv(VecEnv):
     Observation (Dict): ``scene`` (1,) int64 row of the bank, ``status`` (N,) int8, ``steps_left`` (1,)
     float32 share of the step budget, ``action_mask`` (2N + 1,) int8; with ``feedback=True`` also ``feedback``
     (N,) and ``predicted_iou`` (1,) float32, with ``initial_mask=True`` ``initial_mask`` (N,) int8. ``info``:
-    ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (return ``r``, length ``l``) where a game
-    ends; ``held`` where it waits.
+    ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (return ``r``, length ``l``) where a
+    game ends; ``held`` where it waits.
 
     Args:
         games: The games; their size is the number of environments.

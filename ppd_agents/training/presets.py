@@ -62,9 +62,9 @@ class TrainConfig:
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
         shaping: What each prompt of the attack that the defender removes adds to its reward in training
             (``GameVecEnv``), and each other one takes off; 0 learns from changes of Dice alone.
-        rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts come
-            from attacks: then shaping is not met as a reward but learned by an output of its own from all
-            prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
+        rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
+            come from attacks: then shaping is not met as a reward but learned by an output of its own, from
+            all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
         seed: Seed of everything.
