@@ -21,13 +21,24 @@ def _photos(uri: Uri) -> SceneSource:
     return PhotosSource(uri)
 
 
+def _mixed(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.mixed import MixedSource
+
+    return MixedSource(uri)
+
+
 def _folder(uri: Uri) -> SceneSource:
     from ppd_env.scenes.folder import FolderSource
 
     return FolderSource(uri)
 
 
-OPENERS: dict[str, Callable[[Uri], SceneSource]] = {"shapes": _shapes, "photos": _photos, "folder": _folder}
+OPENERS: dict[str, Callable[[Uri], SceneSource]] = {
+    "shapes": _shapes,
+    "photos": _photos,
+    "mixed": _mixed,
+    "folder": _folder,
+}
 """Scheme -> opener; add to it to offer scenes of your own."""
 
 _opened: dict[str, SceneSource] = {}

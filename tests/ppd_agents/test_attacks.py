@@ -28,7 +28,9 @@ def draw(memory, monkeypatch, size=400, **shares):
 
 def test_only_prompts_of_the_attack_are_foreign(memory, monkeypatch):
     _, status, foreign = draw(memory, monkeypatch, _RANDOM=0.0)
-    assert foreign.any() and not foreign[:, :20].any() and not foreign[:, 24:].any()
+    assert foreign.any()
+    assert not foreign[:, :20].any()
+    assert not foreign[:, 24:].any()
     assert (status[:, 20:24] == POSITIVE).equal(foreign[:, 20:24])
     assert set(status[:, [1, 5, 9]].unique().tolist()) == {INACTIVE, NEGATIVE}
     assert not (status[:, 10:20] != INACTIVE).any()
@@ -44,7 +46,8 @@ def test_attacks_are_cut_in_their_order(memory, monkeypatch):
 
 def test_random_attacks_may_lie_anywhere_free(memory, monkeypatch):
     _, status, foreign = draw(memory, monkeypatch, _RANDOM=1.0, _RIGHT_LOST=0.0)
-    assert foreign[:, 10:20].any() and (status[foreign] == NEGATIVE).any()
+    assert foreign[:, 10:20].any()
+    assert (status[foreign] == NEGATIVE).any()
     assert not foreign[:, [1, 2, 5, 9]].any()
     assert int(foreign.sum(dim=1).max()) == STEPS
 
@@ -60,7 +63,8 @@ def test_the_oldest_attacks_go_first_and_the_rest_comes_back(memory):
     other = AttackMemory(8, NODES, STEPS)
     other.load_state_dict(memory.state_dict())
     ours, theirs = (m.sample(50, np.random.default_rng(3)) for m in (memory, other))
-    assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True)) and other.pos == memory.pos
+    assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
+    assert other.pos == memory.pos
 
 
 def test_what_cannot_be_taken_up_is_refused(memory):

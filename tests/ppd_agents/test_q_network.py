@@ -225,7 +225,8 @@ def test_suspicion_is_a_part_of_the_value_of_its_own(random_state):
     gap = (whole - dice).gather(1, columns)[active.present]
     expected = 0.4 * (2 * logits.sigmoid() - 1)[active.present]
     torch.testing.assert_close(gap, expected)
-    assert gap.abs().max() > 0 and (whole[:, -1] == 0).all()
+    assert gap.abs().max() > 0
+    assert (whole[:, -1] == 0).all()
     chosen = columns[:, 0]
     for only in (False, True):
         values = network(state, dice_only=only).gather(1, chosen[:, None])[:, 0]
@@ -249,4 +250,5 @@ def test_the_initial_mask_is_seen_by_its_node_and_by_the_prompts(random_state):
     lit = dark.clone()
     lit[0, inactive] = True
     before, after = (network(replace(state, initial_mask=mask)) for mask in (dark, lit))
-    assert not torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    assert not torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])

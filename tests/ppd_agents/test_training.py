@@ -392,12 +392,14 @@ def test_rehearsals_take_free_nodes_of_the_pool(small_simulator, tmp_path):
     drawn = [
         rehearse(bank, rows, ideal, 6, attacker, None, pool, np.random.default_rng(1)) for pool in (4, 4, 999)
     ]
-    assert drawn[0].equal(drawn[1]) and not drawn[0].equal(drawn[2])
+    assert drawn[0].equal(drawn[1])
+    assert not drawn[0].equal(drawn[2])
     for actions in drawn:
         nodes = actions % ideal.shape[1]
         for row in range(3):
             played = nodes[row][actions[row] >= 0]
-            assert len(played.unique()) == len(played) and (ideal[row][played] == 0).all()
+            assert len(played.unique()) == len(played)
+            assert (ideal[row][played] == 0).all()
     greedy = AttackRunner(small_simulator).run(rows, ideal, 6, attacker, np.random.default_rng(2))
     best = ideal.clone()
     signs = torch.where(drawn[2] < ideal.shape[1], 1, 2).to(torch.int8)
@@ -409,9 +411,11 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
         tiny(rehearsals=4, shaping=0.0)
     training = Alternation(tiny(rehearsals=4, shaping=0.2, rounds=1), tmp_path)
     learner = training.learners["defender"]
-    assert learner.env.shaping == 0 and learner.model.network_config.suspicion == 0.2
+    assert learner.env.shaping == 0
+    assert learner.model.network_config.suspicion == 0.2
     assert training.learners["attacker"].model.attacks is None
     training.run()
     assert training.attacks.count == 4
     loss = learner.model.suspicion_loss(training.attacks)
-    assert loss.item() > 0 and loss.requires_grad
+    assert loss.item() > 0
+    assert loss.requires_grad
