@@ -20,7 +20,7 @@ from ppd_agents.dqn.descriptors import (
     survey,
 )
 from ppd_env.errors import ConfigError
-from ppd_env.game.actions import Role
+from ppd_env.game.actions import NEGATIVE, POSITIVE, Role, legal_actions
 
 _FEEDBACK = 5
 """Numbers of the segmenter's answer that a node sees."""
@@ -45,6 +45,8 @@ class QNetworkConfig:
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
+        dueling: Split values into the worth of the state and the advantages of its candidates (Wang et al.,
+            2016). A chosen action then costs as much as all of its state's.
     """
 
     role: Role = "attacker"
@@ -56,6 +58,7 @@ class QNetworkConfig:
     raw_features: int = 0
     use_positions: bool = False
     use_feedback: bool = False
+    dueling: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -149,6 +152,11 @@ class GraphQNetwork(nn.Module):
     relabelling the nodes relabels the values, and a network trained on one grid runs on any other. STOP is
     worth 0 by construction: the reward is a change of Dice, and stopping changes nothing.
 
+    Dueling (Wang et al., 2016, eq. 9): Q(s, a) = V(s) + A(s, a) - the mean of A over the legal candidates of
+    s. STOP stays outside of it, at 0, and does not count in the mean: V is what moving is worth on average
+    beside stopping, learned from the mean description of the prompts of each sign, whatever their order.
+    Legal is what the state alone allows; that an attacker may only give true signs is unknown here.
+
     Args:
         config: Shape and inputs.
         generator: Draws the first weights; torch's own where None.
@@ -164,6 +172,8 @@ class GraphQNetwork(nn.Module):
             self.telling = self._mlp(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
         self.trunk = self._mlp(size, 2)
+        if config.dueling:
+            self.worth = self._mlp(2 * (described + answer) + 2, 1)
         self.reset(generator)
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
@@ -180,11 +190,12 @@ class GraphQNetwork(nn.Module):
                 bound = 1 / math.sqrt(module.in_features)
                 for parameter in (module.weight, module.bias):
                     nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        last = self.trunk[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.weight.mul_(0.1)
-            last.bias.zero_()
+        for head in (self.trunk, self.worth) if self.config.dueling else (self.trunk,):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            with torch.no_grad():
+                last.weight.mul_(0.1)
+                last.bias.zero_()
 
     def forward(self, state: GraphState) -> Tensor:
         """Value all candidates and STOP.
@@ -204,21 +215,52 @@ class GraphQNetwork(nn.Module):
         nodes = active.nodes if defending else everything
         parts: list[Tensor] = []
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
-            here = ActiveSet(active.nodes[part], active.present[part], active.positive[part])
+            here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
             parts.append(self._values(state.at(part), here.nodes if defending else nodes[part], here))
         values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
         out = values.new_zeros((len(status), 2 * count + 1))
-        if self.config.role == "attacker":
+        if defending:
+            chosen = torch.where(active.positive, values[..., 0], values[..., 1])
+            columns = nodes + count * (~active.positive)
+            # Padded slots repeat node 0: they must not overwrite its value.
+            out = out.scatter_add(1, columns, chosen * active.present)
+        else:
             out[:, : 2 * count] = values.transpose(1, 2).flatten(1)
-            return out
-        chosen = torch.where(active.positive, values[..., 0], values[..., 1])
-        columns = nodes + count * (~active.positive)
-        # Padded slots repeat node 0: they must not overwrite its value.
-        return out.scatter_add(1, columns, chosen * active.present)
+        return self._duel(state, out, active) if self.config.dueling else out
+
+    def _duel(self, state: GraphState, advantages: Tensor, active: ActiveSet) -> Tensor:
+        """Turn the advantages of all candidates (B, 2N + 1) into values; STOP stays 0."""
+        status, attacking = state.status, self.config.role == "attacker"
+        legal = legal_actions(status, torch.full((len(status),), attacking, device=status.device))[:, :-1]
+        mean = (advantages[:, :-1] * legal).sum(1, keepdim=True) / legal.sum(1, keepdim=True).clamp_min(1)
+        worth = torch.cat(
+            [
+                self._worth(state.at(part), active.at(part))
+                for part in chunks(len(status), active.nodes.shape[1] ** 2)
+            ]
+            or [mean]
+        )
+        active_ones = torch.cat([status == POSITIVE, status == NEGATIVE], dim=1)
+        valued = torch.ones_like(legal) if attacking else active_ones
+        values = torch.where(valued, worth + advantages[:, :-1] - mean, 0.0)
+        return torch.cat([values, advantages[:, -1:]], dim=1)
+
+    def _worth(self, state: GraphState, active: ActiveSet) -> Tensor:
+        """Return what moving is worth in each state, (B, 1), from the prompts of each sign taken together."""
+        around = survey(state.features, state.positions, state.rows, active.nodes, active, self.config.bins)
+        seen = [describe(around, state.status, active.nodes, active)]
+        if self.config.use_feedback:
+            seen.append(_feedback(state, active.nodes, active))
+        signs = (active.positive, active.present & ~active.positive)
+        described = torch.cat(seen, dim=-1)
+        pooled = [_mean(described, sign) for sign in signs]
+        counts = torch.stack([sign.sum(1) for sign in signs], dim=1).to(described.dtype).log1p()
+        worth: Tensor = self.worth(torch.cat([*pooled, counts], dim=-1)[:, None])
+        return worth[:, 0]
 
     def q_of(self, state: GraphState, actions: Tensor) -> Tensor:
-        """Value chosen actions only, at the cost of their nodes.
+        """Value chosen actions only, at the cost of their nodes (of all candidates in a dueling network).
 
         Args:
             state: B states.
@@ -231,8 +273,11 @@ class GraphQNetwork(nn.Module):
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = _share_states(state, wide)
         shared = state.at(first)
-        values = self._values(shared, grouped % count, active_set(shared.status))
-        picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
+        if self.config.dueling:
+            picked = self.forward(shared).gather(1, grouped)
+        else:
+            values = self._values(shared, grouped % count, active_set(shared.status))
+            picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
         picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 
