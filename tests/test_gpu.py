@@ -1,8 +1,12 @@
 """The same games and trainings on a CUDA device."""
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
+from ppd_agents.dqn.replay import SceneReplayBuffer
+from ppd_agents.dqn.transition_store import Transitions, pack_status, unpack_status
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import preset
 from ppd_env.scenes.bank import open_bank
@@ -13,6 +17,23 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
+
+
+def test_samples_of_the_replay_lie_on_the_device():
+    bits = pack_status(torch.randint(0, 3, (2, 20), dtype=torch.int8, device="cuda"))
+    assert torch.equal(unpack_status(bits, 20).cpu(), unpack_status(bits.cpu(), 20))
+    space = spaces.Dict(
+        {"scene": spaces.Box(0, 9, (1,), np.int64), "status": spaces.Box(0, 2, (20,), np.int8)}
+    )
+    options = {"attacking": True, "rng": np.random.default_rng(0), "prioritised": True}
+    buffer = SceneReplayBuffer(10, space, spaces.Discrete(41), "cuda", 2, **options)
+    before, after = bits.cpu().numpy(), bits.cpu().numpy()
+    numbers = np.arange(2)
+    buffer.store.add(Transitions(numbers, before, numbers, np.ones(2, np.float32), numbers > 5, after))
+    drawn = buffer.sample(4)
+    tensors = [*drawn.observations.values(), *drawn.next_observations.values(), *drawn[3:7], drawn.actions]
+    assert all(tensor.is_cuda for tensor in tensors)
+    buffer.reweigh(drawn, drawn.rewards)
 
 
 def segmented(device):
@@ -31,7 +52,15 @@ def test_masks_are_those_of_the_cpu():
     torch.testing.assert_close(there.dice.cpu(), here.dice, rtol=0, atol=0.01)
 
 
-def test_a_training_stays_on_its_device(tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gamma": 0.9, "double": True, "dueling": True, "n_step": 2, "prioritised": True},
+        {"feedback": "both", "prompts_per_step": 4, "label_mode": "truth"},
+    ],
+)
+def test_a_training_stays_on_its_device(tmp_path, changes):
     config = preset(
         "mini",
         device="cuda",
@@ -42,6 +71,7 @@ def test_a_training_stays_on_its_device(tmp_path):
         learning_starts=4,
         progress=False,
         tensorboard=False,
+        **changes,
     )
     result = train_adversarial(config, tmp_path)
     assert all(next(agent.network.parameters()).is_cuda for agent in (result.attacker, result.defender))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppd_agents.dqn.replay import pack_status, unpack_status
+from ppd_agents.dqn.transition_store import pack_status, unpack_status
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
@@ -55,7 +55,7 @@ class AttackMemory:
         """
         where = (self.pos + np.arange(len(rows))) % self.capacity
         self.arrays["rows"][where] = rows.cpu().numpy()
-        self.arrays["status"][where] = pack_status(status.cpu().numpy())
+        self.arrays["status"][where] = pack_status(status).cpu().numpy()
         self.arrays["actions"][where] = -1
         self.arrays["actions"][where, : actions.shape[1]] = actions.cpu().numpy()
         self.pos = int((self.pos + len(rows)) % self.capacity)
@@ -79,7 +79,7 @@ class AttackMemory:
         if not self.count:
             raise PPDError("No attack is remembered yet: add some before training.")
         drawn = rng.integers(self.count, size=size)
-        before = unpack_status(self.arrays["status"][drawn], self.nodes)
+        before = unpack_status(torch.from_numpy(self.arrays["status"][drawn]), self.nodes).numpy()
         status = self._attacked(before, self.arrays["actions"][drawn], rng)
         foreign = (status != INACTIVE) & (status != before)
         shares = rng.random((2, size)) * rng.integers(0, 2, (2, size)) * np.array([[1.0], [_RIGHT_LOST]])

@@ -66,6 +66,10 @@ class ActiveSet:
     present: Tensor
     positive: Tensor
 
+    def at(self, chosen: slice | Tensor) -> ActiveSet:
+        """Return those of some of the states, padded as before."""
+        return ActiveSet(self.nodes[chosen], self.present[chosen], self.positive[chosen])
+
 
 def active_set(status: Tensor) -> ActiveSet:
     """Gather the active nodes of each state.

@@ -35,10 +35,14 @@ class EpsilonSchedule:
             raise ConfigError("An epsilon schedule needs total >= 1 and 0 <= final <= initial <= 1.")
 
     @property
+    def progress(self) -> float:
+        """Share of the training that is behind us, in [0, 1]."""
+        return min(1.0, self.done / self.total)
+
+    @property
     def value(self) -> float:
         """Epsilon now."""
-        share = min(1.0, self.done / self.total)
-        return self.initial + share * (self.final - self.initial)
+        return self.initial + self.progress * (self.final - self.initial)
 
     def advance(self, units: int = 1) -> None:
         """Put ``units`` of training behind us."""

@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BasePolicy
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import (
@@ -23,9 +23,12 @@ from ppd_agents.dqn.exploration import (
     epsilon_greedy,
     masked_argmax,
 )
+from ppd_agents.dqn.losses import Loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
+from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
-from ppd_agents.dqn.replay import SceneReplayBuffer, Transitions
+from ppd_agents.dqn.replay import SceneReplayBuffer, SceneSamples
+from ppd_agents.dqn.transition_store import Transitions, pack_bits, pack_shares, pack_status
 from ppd_env.errors import ConfigError, PPDError
 
 Observation = dict[str, Any]
@@ -48,6 +51,13 @@ class MaskedDQN(DQN):
         gamma: Discount; 0 learns the one-step worth of an action. The papers do not give it.
         reward_scale: Rewards are multiplied by it, so that the Huber loss works where Dice changes lie.
         double: The online network picks the action the target network values (van Hasselt et al., 2016).
+        n_step: Steps the return of a played action looks ahead (Sutton, 1988; not corrected for exploration);
+            ``gamma**n`` then discounts what follows. Tried actions were not played on from: they look one
+            step ahead.
+        prioritised: Replay states by the size of their TD errors (Schaul et al., 2016, proportional: alpha
+            0.6, beta from 0.4 to 1 over the training).
+        loss: ``"huber"`` or ``"mse"``.
+        huber_delta: Where the Huber loss turns linear, in scaled rewards.
         branches: K, further legal actions of each visited state, tried in one decode batch and stored.
         branch_greedy: Share of K chosen by Q-value instead of uniformly.
         attacks: Attacks from whose prompts the Q-network learns its suspicion; needed where it has one, whose
@@ -55,6 +65,10 @@ class MaskedDQN(DQN):
         attack_batch: States drawn from them for each gradient step.
         epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
         **kwargs: SB3's DQN arguments.
+
+    Raises:
+        ConfigError: The loss is unknown, or n-step returns or priorities are asked of a replay buffer of
+            SB3's own.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GraphPolicy": GraphPolicy}
@@ -73,6 +87,10 @@ class MaskedDQN(DQN):
         gamma: float = 0.0,
         reward_scale: float = 10.0,
         double: bool = False,
+        n_step: int = 1,
+        prioritised: bool = False,
+        loss: str = "huber",
+        huber_delta: float = 1.0,
         branches: int = 0,
         branch_greedy: float = 0.5,
         attacks: AttackMemory | None = None,
@@ -84,6 +102,8 @@ class MaskedDQN(DQN):
         self.network_config = network or QNetworkConfig()
         self.truth = truth
         self.reward_scale, self.double = reward_scale, double
+        self.n_step, self.prioritised = n_step, prioritised
+        self.loss = Loss(loss, huber_delta)
         self.branches, self.branch_greedy = branches, branch_greedy
         self.epsilon = epsilon
         if bool(self.network_config.suspicion) != (attacks is not None):
@@ -102,9 +122,20 @@ class MaskedDQN(DQN):
         )
         if compact and self.replay_buffer_class in (None, SceneReplayBuffer):
             self.replay_buffer_class = SceneReplayBuffer
-            attacking = self.network_config.role == "attacker"
-            own = {"attacking": attacking, "rng": self.rng, "truth": self.truth, "tried": self.branches}
-            self.replay_buffer_kwargs = own
+            self.replay_buffer_kwargs = {
+                "attacking": self.network_config.role == "attacker",
+                "rng": self.rng,
+                "truth": self.truth,
+                "tried": self.branches,
+                "n_step": self.n_step,
+                "gamma": self.gamma,
+                "prioritised": self.prioritised,
+            }
+        elif self.n_step != 1 or self.prioritised:
+            raise ConfigError(
+                "n_step and prioritised need SceneReplayBuffer: train on compact observations, such as those "
+                "of a GameVecEnv, and leave replay_buffer_class alone."
+            )
         super()._setup_model()
         if self.epsilon is not None:
             self.exploration_rate = self.epsilon.value
@@ -136,15 +167,16 @@ class MaskedDQN(DQN):
         refuse_illegal(actions, masks)
         if self.branches:
             others = masks.scatter(1, actions[:, None], False)
-            self._branch(values, others, self._last_obs)
+            # No value is known in warm-up: the best by value would be the lowest numbers.
+            self._branch(values, others, self._last_obs, 0.0 if warm_up else self.branch_greedy)
         chosen = actions.cpu().numpy()
         return chosen, chosen
 
-    def _branch(self, values: Tensor, masks: Tensor, observation: Observation) -> None:
-        """Try K further actions of each state and store what they would bring."""
+    def _branch(self, values: Tensor, masks: Tensor, observation: Observation, greedy_share: float) -> None:
+        """Try K further actions of each state, a share of them the best, and store what they would bring."""
         if not isinstance(self.replay_buffer, SceneReplayBuffer) or not self.env_has_branch():
             raise PPDError("branches > 0 needs a GameVecEnv, whose games can be tried without being played.")
-        actions, useful = draw_branches(values, masks, self.branches, self.branch_greedy, self.rng)
+        actions, useful = draw_branches(values, masks, self.branches, greedy_share, self.rng)
         live = useful.any(dim=1).nonzero().flatten()
         if not len(live):
             return
@@ -155,18 +187,18 @@ class MaskedDQN(DQN):
         extras: dict[str, np.ndarray] = {}
         if self.replay_buffer.feedback:
             extras = {
-                "feedback": observation["feedback"][parents],
+                "feedback": pack_shares(torch.from_numpy(observation["feedback"][parents])).numpy(),
                 "iou": observation["predicted_iou"].reshape(-1)[parents],
                 "next_feedback": tried.feedback[keep],
                 "next_iou": tried.predicted_iou[keep],
             }
         if self.replay_buffer.initial_mask:
-            extras["initial_mask"] = observation["initial_mask"][parents]
+            extras["initial_mask"] = pack_bits(torch.from_numpy(observation["initial_mask"][parents])).numpy()
         self.replay_buffer.hold(
             parents,
             Transitions(
                 rows=np.asarray(observation["scene"]).reshape(-1)[parents],
-                status=observation["status"][parents],
+                status=pack_status(torch.from_numpy(observation["status"][parents])).numpy(),
                 actions=actions[live].cpu().numpy()[keep],
                 rewards=tried.reward[keep],
                 dones=tried.terminated[keep],
@@ -216,31 +248,16 @@ class MaskedDQN(DQN):
             self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Take gradient steps on the Huber loss of the masked target.
+        """Take gradient steps on the loss against the masked target.
 
         Args:
             gradient_steps: How many.
             batch_size: Transitions per step.
         """
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        assert self.replay_buffer is not None
-        losses: list[float] = []
         with torch.random.fork_rng():
             torch.manual_seed(int(self.rng.integers(2**62)))  # dropout knows no generator but torch's own
-            for _ in range(gradient_steps):
-                data = self.replay_buffer.sample(batch_size)
-                assert isinstance(data, DictReplayBufferSamples)
-                current = self.q_net.q_of(data.observations, data.actions.long(), dice_only=True)
-                loss = smooth_l1_loss(current, self.targets(data))
-                if self.attacks is not None:
-                    loss = loss + self.suspicion_loss(self.attacks)
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-                losses.append(loss.item())
-        self.policy.set_training_mode(False)
+            losses = [self._gradient_step(batch_size) for _ in range(gradient_steps)]
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if losses:
@@ -255,8 +272,40 @@ class MaskedDQN(DQN):
         chosen = active.present
         return binary_cross_entropy_with_logits(logits[chosen], known[chosen].to(logits.dtype))
 
+    def _gradient_step(self, batch_size: int) -> float:
+        """Learn from one batch and return its loss."""
+        data = self._draw(batch_size)
+        target = self.targets(data)
+        self.policy.set_training_mode(True)
+        current = self.q_net.q_of(data.observations, data.actions.long(), dice_only=True)
+        loss = self.loss(current, target, data.weights if isinstance(data, SceneSamples) else None)
+        if self.attacks is not None:
+            loss = loss + self.suspicion_loss(self.attacks)
+        self.policy.set_training_mode(False)
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        if isinstance(data, SceneSamples):
+            assert isinstance(self.replay_buffer, SceneReplayBuffer)
+            self.replay_buffer.reweigh(data, target - current)
+        return loss.item()
+
+    def _draw(self, batch_size: int) -> SceneSamples | DictReplayBufferSamples:
+        if isinstance(self.replay_buffer, SceneReplayBuffer):
+            return self.replay_buffer.sample(batch_size, beta=beta_at(self.progress))
+        assert self.replay_buffer is not None
+        data = self.replay_buffer.sample(batch_size)
+        assert isinstance(data, DictReplayBufferSamples)
+        return data
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is behind us: of the schedule, or of ``learn()`` where there is none."""
+        return 1 - self._current_progress_remaining if self.epsilon is None else self.epsilon.progress
+
     @torch.no_grad()
-    def targets(self, data: DictReplayBufferSamples) -> Tensor:
+    def targets(self, data: SceneSamples | DictReplayBufferSamples) -> Tensor:
         """Return the TD targets of PPD's eq. 7 with the maximum over legal actions only, (B, 1) float32."""
         rewards = data.rewards * self.reward_scale
         if self.gamma == 0:
@@ -266,7 +315,8 @@ class MaskedDQN(DQN):
         # The move is chosen by the whole value, and valued by what it brings in Dice.
         best = masked_argmax(chooser(data.next_observations), masks)
         following = self.q_net_target(data.next_observations, dice_only=True).gather(1, best[:, None])
-        return rewards + (1 - data.dones) * self.gamma * following
+        discounts = self.gamma if data.discounts is None else data.discounts
+        return rewards + (1 - data.dones) * discounts * following
 
 
 def refuse_illegal(actions: Tensor, masks: Tensor) -> None:

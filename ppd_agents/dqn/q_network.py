@@ -20,7 +20,7 @@ from ppd_agents.dqn.descriptors import (
     survey,
 )
 from ppd_env.errors import ConfigError
-from ppd_env.game.actions import Role
+from ppd_env.game.actions import NEGATIVE, POSITIVE, Role, legal_actions
 
 _FEEDBACK = 5
 """Numbers of the segmenter's answer that a node sees."""
@@ -53,6 +53,8 @@ class QNetworkConfig:
             such prompts from the others (``suspicions``). Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
+        dueling: Split values into the worth of the state and the advantages of its candidates (Wang et al.,
+            2016). A chosen action then costs as much as all of its state's.
     """
 
     role: Role = "attacker"
@@ -66,6 +68,7 @@ class QNetworkConfig:
     use_feedback: bool = False
     use_initial_mask: bool = False
     suspicion: float = 0.0
+    dueling: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -164,6 +167,11 @@ class GraphQNetwork(nn.Module):
     relabelling the nodes relabels the values, and a network trained on one grid runs on any other. STOP is
     worth 0 by construction: the reward is a change of Dice, and stopping changes nothing.
 
+    Dueling (Wang et al., 2016, eq. 9): Q(s, a) = V(s) + A(s, a) - the mean of A over the legal candidates of
+    s. STOP stays outside of it, at 0, and does not count in the mean: V is what moving is worth on average
+    beside stopping, learned from the mean description of the prompts of each sign, whatever their order.
+    Legal is what the state alone allows; that an attacker may only give true signs is unknown here.
+
     Args:
         config: Shape and inputs.
         generator: Draws the first weights; torch's own where None.
@@ -179,6 +187,8 @@ class GraphQNetwork(nn.Module):
             self.telling = self._mlp(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
         self.trunk = self._mlp(size, 4 if config.suspicion else 2)
+        if config.dueling:
+            self.worth = self._mlp(2 * (described + answer) + 2, 1)
         self.reset(generator)
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
@@ -195,11 +205,12 @@ class GraphQNetwork(nn.Module):
                 bound = 1 / math.sqrt(module.in_features)
                 for parameter in (module.weight, module.bias):
                     nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        last = self.trunk[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.weight.mul_(0.1)
-            last.bias.zero_()
+        for head in (self.trunk, self.worth) if self.config.dueling else (self.trunk,):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            with torch.no_grad():
+                last.weight.mul_(0.1)
+                last.bias.zero_()
 
     def forward(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
         """Value all candidates and STOP.
@@ -220,29 +231,59 @@ class GraphQNetwork(nn.Module):
         nodes = active.nodes if defending else everything
         parts: list[Tensor] = []
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
-            here = ActiveSet(active.nodes[part], active.present[part], active.positive[part])
+            here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
             values, logits = self._heads(state.at(part), here.nodes if defending else nodes[part], here)
             parts.append(values if dice_only else self._whole(values, logits))
         values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
         out = values.new_zeros((len(status), 2 * count + 1))
-        if self.config.role == "attacker":
+        if defending:
+            chosen = torch.where(active.positive, values[..., 0], values[..., 1])
+            columns = nodes + count * (~active.positive)
+            # Padded slots repeat node 0: they must not overwrite its value.
+            out = out.scatter_add(1, columns, chosen * active.present)
+        else:
             out[:, : 2 * count] = values.transpose(1, 2).flatten(1)
-            return out
-        chosen = torch.where(active.positive, values[..., 0], values[..., 1])
-        columns = nodes + count * (~active.positive)
-        # Padded slots repeat node 0: they must not overwrite its value.
-        return out.scatter_add(1, columns, chosen * active.present)
+        return self._duel(state, out, active) if self.config.dueling else out
+
+    def _duel(self, state: GraphState, advantages: Tensor, active: ActiveSet) -> Tensor:
+        """Turn the advantages of all candidates (B, 2N + 1) into values; STOP stays 0."""
+        status, attacking = state.status, self.config.role == "attacker"
+        legal = legal_actions(status, torch.full((len(status),), attacking, device=status.device))[:, :-1]
+        mean = (advantages[:, :-1] * legal).sum(1, keepdim=True) / legal.sum(1, keepdim=True).clamp_min(1)
+        worth = torch.cat(
+            [
+                self._worth(state.at(part), active.at(part))
+                for part in chunks(len(status), active.nodes.shape[1] ** 2)
+            ]
+            or [mean]
+        )
+        active_ones = torch.cat([status == POSITIVE, status == NEGATIVE], dim=1)
+        valued = torch.ones_like(legal) if attacking else active_ones
+        values = torch.where(valued, worth + advantages[:, :-1] - mean, 0.0)
+        return torch.cat([values, advantages[:, -1:]], dim=1)
+
+    def _worth(self, state: GraphState, active: ActiveSet) -> Tensor:
+        """Return what moving is worth in each state, (B, 1), from the prompts of each sign taken together."""
+        around = survey(state.features, state.positions, state.rows, active.nodes, active, self.config.bins)
+        seen = [describe(around, state.status, active.nodes, active)]
+        seen += self._answers(state, active.nodes, active)
+        signs = (active.positive, active.present & ~active.positive)
+        described = torch.cat(seen, dim=-1)
+        pooled = [_mean(described, sign) for sign in signs]
+        counts = torch.stack([sign.sum(1) for sign in signs], dim=1).to(described.dtype).log1p()
+        worth: Tensor = self.worth(torch.cat([*pooled, counts], dim=-1)[:, None])
+        return worth[:, 0]
 
     def values_at(self, state: GraphState, nodes: Tensor) -> Tensor:
-        """Value both signs of chosen nodes.
+        """Value both signs of chosen nodes; a dueling network gives their advantages.
 
         Args:
             state: B states.
             nodes: (B, M) int64.
 
         Returns:
-            (B, M, 2) float32, of the positive and of the negative candidate; for the attacker.
+            (B, M, 2) float32, of the positive and of the negative candidate.
         """
         return self._whole(*self._heads(state, nodes, active_set(state.status)))
 
@@ -270,7 +311,7 @@ class GraphQNetwork(nn.Module):
         return values if logits is None else values + self.config.suspicion * torch.tanh(logits / 2)
 
     def q_of(self, state: GraphState, actions: Tensor, *, dice_only: bool = False) -> Tensor:
-        """Value chosen actions only, at the cost of their nodes.
+        """Value chosen actions only, at the cost of their nodes (of all candidates in a dueling network).
 
         Args:
             state: B states.
@@ -284,9 +325,12 @@ class GraphQNetwork(nn.Module):
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = _share_states(state, wide)
         shared = state.at(first)
-        values, logits = self._heads(shared, grouped % count, active_set(shared.status))
-        values = values if dice_only else self._whole(values, logits)
-        picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
+        if self.config.dueling:
+            picked = self.forward(shared, dice_only=dice_only).gather(1, grouped)
+        else:
+            values, logits = self._heads(shared, grouped % count, active_set(shared.status))
+            values = values if dice_only else self._whole(values, logits)
+            picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
         picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvStepRetu
 from torch import Tensor
 
 from ppd_agents.dqn.masked_dqn import refuse_illegal
+from ppd_agents.dqn.transition_store import pack_shares, pack_status
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE
 from ppd_env.game_batch import GameBatch
@@ -50,9 +51,9 @@ class Tried(NamedTuple):
 
     Attributes:
         reward: (k, K) float32.
-        status: (k, K, N) int8.
+        status: (k, K, 2, ceil(N / 8)) uint8, packed by ``pack_status``.
         terminated: (k, K) bool.
-        feedback: (k, K, N) float32, or None.
+        feedback: (k, K, N) uint8 from ``pack_shares``, or None.
         predicted_iou: (k, K) float32.
     """
 
@@ -212,16 +213,17 @@ class GameVecEnv(VecEnv):
         bonus = self._shape(games, self.games.status[games], branches.status)
         return Tried(
             (branches.reward + bonus).cpu().numpy(),
-            branches.status.cpu().numpy(),
+            pack_status(branches.status).cpu().numpy(),
             branches.terminated.cpu().numpy(),
-            None if seen is None else seen.view(*shape, -1).cpu().numpy(),
+            None if seen is None else pack_shares(seen).view(*shape, -1).cpu().numpy(),
             branches.segmentation.predicted_iou.view(shape).cpu().numpy(),
         )
 
     def _begin(self, which: np.ndarray) -> None:
-        starts = self.starts.draw(len(which))
-        self.reference[which] = starts.reference
-        self.games.begin(torch.from_numpy(which), starts.rows, starts.status, starts.steps, starts.attacking)
+        starts, device = self.starts.draw(len(which)), self.reference.device
+        games = torch.from_numpy(which).to(device)
+        self.reference[games] = starts.reference.to(device)
+        self.games.begin(games, starts.rows, starts.status, starts.steps, starts.attacking)
         self._returns[which] = 0
         self._lengths[which] = 0
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
+from ppd_agents.dqn.losses import Loss
 from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import Role
@@ -36,6 +37,11 @@ class TrainConfig:
         branch_greedy: Share of K chosen by value.
         gamma: Discount; the papers do not give it (0.9 in the authors' earlier code).
         double: Double DQN.
+        dueling: Dueling Q-networks (``QNetworkConfig``).
+        n_step: Steps the return of a played action looks ahead; 1 is plain DQN (``MaskedDQN``).
+        prioritised: Replay states by the size of their TD errors (Schaul et al., 2016).
+        loss: ``"huber"`` or ``"mse"``.
+        huber_delta: Where the Huber loss turns from square to linear, in scaled rewards.
         reward_scale: Rewards are multiplied by it. At 1 no error of a one-step value leaves the quadratic
             part of the Huber loss, so that values are means; the linear one makes light of rare losses.
         learning_rate: Adam's at the start.
@@ -91,6 +97,11 @@ class TrainConfig:
     branch_greedy: float = 0.5
     gamma: float = 0.0
     double: bool = False
+    dueling: bool = False
+    n_step: int = 1
+    prioritised: bool = False
+    loss: str = "huber"
+    huber_delta: float = 1.0
     reward_scale: float = 1.0
     learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-4
@@ -136,6 +147,7 @@ class TrainConfig:
             "checkpoint_every",
             "keep",
             "attack_pool",
+            "n_step",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -154,6 +166,7 @@ class TrainConfig:
             raise ConfigError("least_gain, shaping and weight_decay must not be negative.")
         if not 0 <= self.gamma <= 1 or not 0 <= self.branch_greedy <= 1:
             raise ConfigError("gamma and branch_greedy must lie in [0, 1].")
+        Loss(self.loss, self.huber_delta)  # refuses what it does not know
         for name, known in (
             ("layout", LAYOUTS),
             ("label_mode", ("free", "truth")),
@@ -181,6 +194,7 @@ class TrainConfig:
             layers=self.layers,
             messages=self.messages,
             dropout=self.dropout,
+            dueling=self.dueling,
             use_feedback=self.feedback in (role, "both"),
             use_initial_mask=self.initial_mask and role == "attacker",
             suspicion=self.shaping * self.reward_scale if self.rehearsals and role == "defender" else 0.0,

@@ -33,14 +33,21 @@ class IdealStarts:
 def make_model(small_simulator):
     def make(role="defender", steps=5, hold=False, feedback=False, games=GAMES, **options):
         attacking = role == "attacker"
-        batch = GameBatch(small_simulator, games, allow_stop=options.pop("allow_stop", True))
+        batch = GameBatch(
+            small_simulator,
+            games,
+            allow_stop=options.pop("allow_stop", True),
+            prompts_per_step=options.pop("prompts", 1),
+        )
         env = GameVecEnv(batch, IdealStarts(small_simulator, attacking, steps), hold=hold, feedback=feedback)
         bank = small_simulator.bank
         defaults = {"buffer_size": 2000, "learning_starts": 0, "batch_size": 32, "rng": 3, "train_freq": 1}
         model = MaskedDQN(
             "GraphPolicy",
             env,
-            network=QNetworkConfig(role=role, hidden=16, use_feedback=feedback),
+            network=QNetworkConfig(
+                role=role, hidden=16, use_feedback=feedback, dueling=options.pop("dueling", False)
+            ),
             scenes=(bank.features, bank.positions),
             device="cpu",
             **defaults | options,
@@ -55,7 +62,7 @@ def make_model(small_simulator):
 def prefer_illegal(network, monkeypatch):
     """Make a network value illegal actions far above legal ones."""
 
-    def forward(observation):
+    def forward(observation, dice_only=False):
         illegal = observation["action_mask"].float() < 0.5
         return illegal * 1000.0 + torch.linspace(-1, 1, illegal.shape[1])
 
@@ -118,13 +125,132 @@ def test_double_dqn_lets_the_online_network_choose(make_model, monkeypatch):
     model.learn(GAMES * 2, log_interval=None)
     count = model.action_space.n
     rising, falling = torch.linspace(-1, 1, count), torch.linspace(1, -1, count)
-    monkeypatch.setattr(model.q_net, "forward", lambda o: rising.expand(len(o["status"]), count))
-    monkeypatch.setattr(model.q_net_target, "forward", lambda o: falling.expand(len(o["status"]), count))
+    monkeypatch.setattr(
+        model.q_net, "forward", lambda o, dice_only=False: rising.expand(len(o["status"]), count)
+    )
+    monkeypatch.setattr(
+        model.q_net_target, "forward", lambda o, dice_only=False: falling.expand(len(o["status"]), count)
+    )
     data = model.replay_buffer.sample(32)
     masks = data.next_observations["action_mask"]
     chosen = torch.where(masks, rising, -9.0).argmax(1, keepdim=True)
     expected = 10.0 * data.rewards + (1 - data.dones) * falling.expand(32, count).gather(1, chosen)
     torch.testing.assert_close(model.targets(data), expected)
+
+
+def test_the_online_network_chooses_without_dropout(make_model, monkeypatch):
+    model = make_model(gamma=0.9, double=True, branches=2)
+    model.learn(GAMES * 2, log_interval=None)
+    modes = []
+    forward = type(model.q_net).forward
+
+    def spy(network, observation, **options):
+        modes.append(network.training)
+        return forward(network, observation, **options)
+
+    monkeypatch.setattr(type(model.q_net), "forward", spy)
+    model.train(2, 16)
+    assert modes == [False] * 4  # the online network chooses and the target network values, twice
+
+
+def test_returns_of_several_steps_count_every_reward_and_discount_what_follows(make_model, monkeypatch):
+    model = make_model(gamma=0.5, n_step=3, reward_scale=2.0, steps=4, hold=True, allow_stop=False)
+    model.learn(GAMES * 4, log_interval=None)
+    worth = torch.linspace(-1, 1, model.action_space.n)
+    monkeypatch.setattr(
+        model.q_net_target, "forward", lambda o, dice_only=False: worth.expand(len(o["status"]), -1)
+    )
+    simulator, data = model.env.games.simulator, model.replay_buffer.sample(200)
+    status, after = data.observations["status"], data.next_observations["status"]
+    removed = (status != after).sum(1)
+    assert sorted(removed.unique().tolist()) == [1, 2, 3]
+    assert torch.equal(data.discounts[:, 0], 0.5**removed)
+    best = torch.where(data.next_observations["action_mask"], worth, -9.0).amax(1, keepdim=True)
+    expected = 2.0 * data.rewards + (1 - data.dones) * data.discounts * best
+    torch.testing.assert_close(model.targets(data), expected)
+    once = removed == 1
+    rows = data.observations["scene"][once]
+    dice = [simulator.segment(rows, given[once]).dice for given in (status, after)]
+    torch.testing.assert_close(data.rewards[once, 0], dice[1] - dice[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("options", "other"), [({"loss": "mse"}, {}), ({"huber_delta": 0.01}, {})])
+def test_the_loss_is_the_one_asked_for(make_model, options, other):
+    logged = []
+    for chosen in (options, other):
+        model = make_model("attacker", learning_starts=10**6, branches=3, reward_scale=10.0, **chosen)
+        model.learn(GAMES * 2, log_interval=None)
+        model.train(1, 64)
+        logged.append(model.logger.name_to_value["train/loss"])
+    assert logged[0] != pytest.approx(logged[1], rel=0.1)
+
+
+def test_priorities_follow_the_errors_of_the_last_look(make_model):
+    model = make_model(
+        "attacker", prioritised=True, branches=2, learning_rate=0.0, epsilon=EpsilonSchedule(10)
+    )
+    model.learn(GAMES * 4, log_interval=None)
+    assert model.replay_buffer.store.count == GAMES * 4 * 3
+    assert model.progress == 0
+    model.epsilon.advance(5)
+    assert model.progress == 0.5
+    model.train(60, 32)
+    data = model.replay_buffer.sample(32, beta=0.4)
+    with torch.no_grad():
+        errors = model.targets(data) - model.q_net.q_of(data.observations, data.actions)
+    mean = errors.abs().view(-1, 3).mean(1)
+    store = model.replay_buffer.store
+    kept = store.arrays["priorities"][data.drawn.starts]
+    assert np.corrcoef(kept, mean)[0, 1] > 0.5  # dropout differs from look to look
+    before = {name: a.copy() for name, a in store.arrays.items()}
+    model.gradient_steps = 1
+    model.train(1, 32)
+    changed = [name for name, a in store.arrays.items() if not np.array_equal(a, before[name])]
+    assert changed == ["priorities"]
+
+
+def test_importance_weights_reach_the_loss(make_model, monkeypatch):
+    model = make_model("attacker", prioritised=True, branches=2)
+    model.learn(GAMES * 2, log_interval=None)
+    asked, given = [], []
+    sample, loss = model.replay_buffer.sample, model.loss
+    monkeypatch.setattr(
+        model.replay_buffer, "sample", lambda size, beta: asked.append(beta) or sample(size, beta=beta)
+    )
+    model.loss = lambda found, wanted, weights: given.append(weights) or loss(found, wanted, weights)
+    model._current_progress_remaining = 0.5
+    model.train(20, 32)
+    assert asked == pytest.approx([0.7] * 20)
+    assert min(weights.min() for weights in given) < 1
+
+
+def test_options_of_the_memory_need_the_memory(small_simulator, make_model):
+    model = make_model()
+    from stable_baselines3.common.buffers import DictReplayBuffer
+
+    for options in ({"n_step": 2}, {"prioritised": True}):
+        with pytest.raises(ConfigError, match="compact"):
+            make_model(replay_buffer_class=DictReplayBuffer, **options)
+    with pytest.raises(ConfigError, match="loss"):
+        make_model(loss="l1")
+    assert model.replay_buffer.n_step == 1
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize("prompts", [1, 4])
+def test_every_discount_and_number_of_prompts_learns(make_model, gamma, prompts):
+    options = {"n_step": 2, "prioritised": True, "double": True, "dueling": True, "prompts": prompts}
+    model = make_model("attacker", gamma=gamma, branches=4, gradient_steps=2, tau=0.1, **options)
+    model.target_update_interval = 1
+    model.learn(GAMES * 8, log_interval=None)
+    data = model.replay_buffer.sample(100)
+    touched = (data.observations["status"] != data.next_observations["status"]).sum(1)
+    assert touched.max() <= 2 * prompts
+    assert touched.max() >= prompts
+    targets = model.targets(data)
+    assert torch.isfinite(targets).all()
+    assert (targets >= data.rewards * 10 - 1e-6).all()  # never worse than to stop afterwards
+    assert model._n_updates == 16
 
 
 def test_a_discount_of_zero_learns_the_scaled_reward(make_model):
@@ -159,17 +285,13 @@ def test_branches_are_stored_with_what_they_would_bring(make_model, role):
     assert store.count == most if role == "attacker" else most / 2 < store.count <= most
     games = model.env.games
     simulator = games.simulator
-    arrays = store.sample(40, np.random.default_rng(0))
-    rows = torch.from_numpy(arrays.rows)
-    dice = [
-        simulator.segment(rows, torch.from_numpy(status)).dice
-        for status in (arrays.status, arrays.next_status)
-    ]
+    drawn = model.replay_buffer.sample(40)
+    rows = drawn.observations["scene"]
+    status, after = (seen["status"] for seen in (drawn.observations, drawn.next_observations))
+    dice = [simulator.segment(rows, given).dice for given in (status, after)]
     sign = -1 if role == "attacker" else 1
-    torch.testing.assert_close(
-        torch.from_numpy(arrays.rewards), sign * (dice[1] - dice[0]), atol=1e-6, rtol=0
-    )
-    assert ((arrays.status != arrays.next_status).sum(1) == 1).all()
+    torch.testing.assert_close(drawn.rewards[:, 0], sign * (dice[1] - dice[0]), atol=1e-6, rtol=0)
+    assert ((status != after).sum(1) == 1).all()
 
 
 def test_branching_changes_nothing_in_the_games(make_model):
@@ -193,6 +315,17 @@ def test_the_actions_of_a_state_lie_side_by_side(make_model):
     for run in range(0, 24, 6):
         assert (drawn["status"][run : run + 6] == drawn["status"][run]).all()
         assert (drawn["scene"][run : run + 6] == drawn["scene"][run]).all()
+
+
+def test_warm_up_tries_actions_evenly(make_model):
+    model = make_model("attacker", branches=8, branch_greedy=1.0, learning_starts=10**6)
+    seen = []
+    for _ in range(30):
+        model._sample_action(learning_starts=10**6, n_envs=GAMES)
+        seen.append(model.replay_buffer._held[1].actions)
+    actions = np.concatenate(seen)
+    assert len(np.unique(actions)) > 80  # of 128; the lowest numbers would be about 10
+    assert 50 < actions.mean() < 78
 
 
 def test_branching_needs_games_that_can_be_tried(make_model):

@@ -84,19 +84,28 @@ def test_a_batch_is_valued_as_its_states_one_by_one(random_state):
         torch.testing.assert_close(alone[0], whole[index], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_a_state_without_prompts_has_finite_dueling_values(role, random_state):
+    state, net = random_state(batch=2, feedback=True), full(role, dueling=True)
+    state.status.zero_()
+    assert torch.isfinite(net(state)).all()
+    assert net(state.at(slice(0, 0))).shape == (0, 73)
+    assert (net(state)[:, -1] == 0).all()
+
+
 def test_equal_neighbours_are_looked_at_once_and_valued_the_same(random_state, monkeypatch):
     state, net = random_state(batch=4), network()
     repeated = state.at(torch.tensor([0, 0, 0, 1, 2, 2, 3, 0]))
     actions = torch.arange(16).view(8, 2)
     expected = net(repeated).gather(1, actions)
     seen = []
-    original = GraphQNetwork._values
+    original = GraphQNetwork._heads
 
     def spy(self, given, nodes, active):
         seen.append(len(given.rows))
         return original(self, given, nodes, active)
 
-    monkeypatch.setattr(GraphQNetwork, "_values", spy)
+    monkeypatch.setattr(GraphQNetwork, "_heads", spy)
     torch.testing.assert_close(net.q_of(repeated, actions), expected, atol=1e-5, rtol=1e-4)
     assert seen == [5]
 

@@ -3,93 +3,29 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from ppd_agents.dqn.replay import SceneReplayBuffer, Transitions, TransitionStore, pack_status, unpack_status
-from ppd_env.errors import ConfigError, PPDError
+from ppd_agents.dqn.replay import SceneReplayBuffer
+from ppd_agents.dqn.transition_store import Transitions, pack_status
+from ppd_env.errors import ConfigError
 from ppd_env.game.actions import legal_actions
 
 
-def transitions(rng, count, nodes=256, feedback=False):
-    status = rng.integers(0, 3, (count, nodes)).astype(np.int8)
-    after = rng.integers(0, 3, (count, nodes)).astype(np.int8)
-    extras = {}
-    if feedback:
-        extras = {
-            "feedback": rng.random((count, nodes)).astype(np.float32),
-            "next_feedback": rng.random((count, nodes)).astype(np.float32),
-            "iou": rng.random(count).astype(np.float32),
-            "next_iou": rng.random(count).astype(np.float32),
-        }
-    return Transitions(
-        rows=rng.integers(0, 1000, count),
-        status=status,
-        actions=rng.integers(0, 2 * nodes, count),
-        rewards=rng.normal(size=count).astype(np.float32),
-        dones=rng.random(count) < 0.3,
-        next_status=after,
-        **extras,
-    )
+def statuses(rng, count, nodes=16):
+    return rng.integers(0, 3, (count, nodes)).astype(np.int8)
 
 
-@pytest.mark.parametrize("nodes", [9, 256, 1600])
-def test_packing_loses_nothing(nodes, rng):
-    status = rng.integers(0, 3, (7, nodes)).astype(np.int8)
-    assert np.array_equal(unpack_status(pack_status(status), nodes), status)
-
-
-@pytest.mark.parametrize("feedback", [False, True])
-def test_a_transition_takes_at_most_a_kilobyte(feedback, rng):
-    store = TransitionStore(1000, 256, feedback)
-    assert sum(a.nbytes for a in store.arrays.values()) == store.bytes_per_transition * 1000
-    assert store.bytes_per_transition <= 1024
-    assert not feedback or store.bytes_per_transition > 512
-    store.add(transitions(rng, 1000, feedback=feedback))
-    assert sum(a.nbytes for a in store.state_dict().values()) / 1000 <= 1024
-
-
-def test_what_goes_in_comes_out(rng):
-    store = TransitionStore(64, 256, feedback=True)
-    given = transitions(rng, 40, feedback=True)
-    given = given._replace(rows=np.arange(40))
-    store.add(given)
-    drawn = store.sample(200, rng)
-    assert len(np.unique(drawn.rows)) > 30
-    for name in ("status", "actions", "rewards", "dones", "next_status"):
-        assert np.array_equal(getattr(drawn, name), getattr(given, name)[drawn.rows]), name
-    for name in ("feedback", "next_feedback", "iou", "next_iou"):
-        assert np.allclose(getattr(drawn, name), getattr(given, name)[drawn.rows], atol=0.5 / 255 + 1e-6), (
-            name
-        )
-
-
-def test_the_oldest_transitions_are_overwritten(rng):
-    store = TransitionStore(10, 16)
-    for number in range(5):
-        store.add(transitions(rng, 4, 16)._replace(rows=np.full(4, number)))
-    assert store.count == 10
-    assert sorted(np.unique(store.sample(500, rng).rows)) == [2, 3, 4]
-
-
-def test_state_goes_into_another_store(rng):
-    first, second = TransitionStore(10, 16), TransitionStore(10, 16)
-    for _ in range(3):
-        first.add(transitions(rng, 4, 16))
-    second.load_state_dict(first.state_dict())
-    more = transitions(rng, 4, 16)
-    for store in (first, second):
-        store.add(more)
-    one, two = (s.sample(50, np.random.default_rng(1)) for s in (first, second))
-    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True) if a is not None)
-    with pytest.raises(PPDError, match="other settings"):
-        TransitionStore(5, 16).load_state_dict(first.state_dict())
-
-
-def test_misuse_is_refused(rng):
-    with pytest.raises(PPDError, match="empty"):
-        TransitionStore(10, 16).sample(4, rng)
-    with pytest.raises(PPDError, match="do not fit"):
-        TransitionStore(10, 16).add(transitions(rng, 11, 16))
-    with pytest.raises(PPDError, match="feedback"):
-        TransitionStore(10, 16, feedback=True).add(transitions(rng, 3, 16))
+def transitions(rng, count, **given):
+    """Random transitions; ``status`` and ``next_status`` are given unpacked."""
+    random = {
+        "rows": rng.integers(0, 10, count),
+        "status": statuses(rng, count),
+        "actions": rng.integers(0, 32, count),
+        "rewards": rng.normal(size=count).astype(np.float32),
+        "dones": rng.random(count) < 0.3,
+        "next_status": statuses(rng, count),
+    } | given
+    for name in ("status", "next_status"):
+        random[name] = pack_status(torch.from_numpy(random[name])).numpy()
+    return Transitions(**random)
 
 
 def sb3_buffer(rng, nodes=16, **options):
@@ -107,9 +43,9 @@ def sb3_buffer(rng, nodes=16, **options):
 
 def test_the_buffer_behind_the_hook_keeps_true_ends_and_skips_waiting_games(rng):
     buffer = sb3_buffer(rng)
-    given = transitions(rng, 3, 16)
-    before = {"scene": np.array([[0], [1], [2]]), "status": given.status}
-    after = {"scene": np.array([[0], [1], [2]]), "status": given.next_status}
+    given = transitions(rng, 3)
+    before = {"scene": np.array([[0], [1], [2]]), "status": statuses(rng, 3)}
+    after = {"scene": np.array([[0], [1], [2]]), "status": statuses(rng, 3)}
     infos = [{"TimeLimit.truncated": True}, {"TimeLimit.truncated": False}, {"held": True}]
     buffer.add(before, after, given.actions, given.rewards, np.array([True, True, False]), infos)
     drawn = buffer.sample(64)
@@ -117,15 +53,15 @@ def test_the_buffer_behind_the_hook_keeps_true_ends_and_skips_waiting_games(rng)
     assert set(rows) == {0, 1}
     assert np.array_equal(drawn.dones[:, 0].numpy(), rows == 1)
     assert np.array_equal(drawn.actions[:, 0].numpy(), given.actions[rows])
-    assert np.array_equal(drawn.next_observations["status"].numpy(), given.next_status[rows])
+    assert np.array_equal(drawn.next_observations["status"].numpy(), after["status"][rows])
+    assert np.array_equal(drawn.observations["status"].numpy(), before["status"][rows])
 
 
 @pytest.mark.parametrize("attacking", [False, True])
 def test_samples_say_what_is_legal_afterwards(attacking, rng):
     truth = torch.from_numpy(rng.random((10, 16)) < 0.5) if attacking else None
     buffer = sb3_buffer(rng, attacking=attacking, truth=truth)
-    given = transitions(rng, 20, 16)._replace(rows=rng.integers(0, 10, 20))
-    buffer.store.add(given)
+    buffer.store.add(transitions(rng, 20))
     following = buffer.sample(30).next_observations
     mover = torch.full((30,), attacking)
     shown = truth[following["scene"]] if attacking else None
@@ -141,3 +77,57 @@ def test_it_needs_the_compact_observation(rng):
             attacking=True,
             rng=rng,
         )
+
+
+def step_of(rng, status, after, rewards):
+    """What SB3 hands over for one step of three games on scenes 0, 1 and 2."""
+    scene = np.array([[0], [1], [2]])
+    observations = {"scene": scene, "status": status}, {"scene": scene, "status": after}
+    return *observations, rng.integers(0, 32, 3), rewards.astype(np.float32), np.zeros(3, bool), [{}] * 3
+
+
+def test_returns_look_ahead_along_the_games_and_tried_actions_do_not(rng):
+    buffer = sb3_buffer(rng, n_step=2, gamma=0.5, tried=1)
+    path = [statuses(rng, 3) for _ in range(3)]
+    rewards = rng.normal(size=(2, 3))
+    for step in range(2):
+        if step == 0:
+            tried = transitions(rng, 1, rows=np.array([1]), status=path[0][1:2], dones=np.array([False]))
+            buffer.hold(np.array([1]), tried)
+        buffer.add(*step_of(rng, path[step], path[step + 1], rewards[step]))
+    drawn = buffer.sample(400)
+    scene = drawn.observations["scene"].numpy()
+    late = (drawn.observations["status"].numpy() == path[1][scene]).all(1)
+    other = (drawn.rewards[:, 0].numpy() == tried.rewards[0]) & ~late
+    early = ~late & ~other
+    assert min(late.sum(), other.sum(), early.sum()) > 5
+    sums = rewards[0] + 0.5 * rewards[1]
+    assert drawn.rewards[:, 0].numpy()[early] == pytest.approx(sums[scene[early]], abs=1e-6)
+    assert drawn.rewards[:, 0].numpy()[late] == pytest.approx(rewards[1][scene[late]], abs=1e-6)
+    assert (drawn.discounts[:, 0].numpy() == np.where(early, 0.25, 0.5)).all()
+    ahead = drawn.next_observations["status"].numpy()
+    assert np.array_equal(ahead[early | late], path[2][scene[early | late]])
+
+
+def test_errors_become_priorities_and_weights(rng):
+    buffer = sb3_buffer(rng, prioritised=True)
+    buffer.store.add(transitions(rng, 10, rows=np.arange(10)))
+    first = buffer.sample(200)
+    assert (first.weights == 1).all()
+    large = first.observations["scene"][:, None] == 4
+    buffer.reweigh(first, torch.where(large, -2.0, 0.01))
+    drawn = buffer.sample(1000, beta=1.0)
+    often = drawn.observations["scene"] == 4
+    assert often.float().mean() > 0.5
+    assert drawn.weights[often].max() < drawn.weights[~often].min() == 1
+    assert drawn.weights.shape == drawn.rewards.shape
+    plain = sb3_buffer(rng)
+    plain.store.add(transitions(rng, 10))
+    drawn = plain.sample(20)
+    assert drawn.weights is None
+    plain.reweigh(drawn, torch.ones(20, 1))  # nothing to set
+
+
+def test_it_looks_at_least_one_step_ahead(rng):
+    with pytest.raises(ConfigError, match="n_step"):
+        sb3_buffer(rng, n_step=0)

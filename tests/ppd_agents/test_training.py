@@ -62,6 +62,8 @@ def test_training_beats_random_attacks_and_random_removals(tmp_path):
         tau=0.5,  # fifty steps are too few for a long average
         target_update=1,
         least_gain=0.0,
+        rehearsals=32,
+        shaping=0.1,
     )
     result = train_adversarial(config, tmp_path)
     simulator = Alternation(config, tmp_path / "other").simulator
@@ -98,9 +100,12 @@ def weights(agent):
     return torch.cat([p.flatten() for p in agent.network.state_dict().values()])
 
 
-@pytest.mark.parametrize("feedback", ["none", "both"])
-def test_an_interrupted_training_ends_bit_equal(tmp_path, feedback):
-    config = tiny(feedback=feedback)
+OPTIONS = {"n_step": 3, "prioritised": True, "dueling": True, "loss": "mse", "gamma": 0.9, "double": True}
+
+
+@pytest.mark.parametrize("changes", [{}, OPTIONS | {"feedback": "both"}])
+def test_an_interrupted_training_ends_bit_equal(tmp_path, changes):
+    config = tiny(**changes)
     whole = train_adversarial(config, tmp_path / "whole")
 
     def kill(record):
@@ -336,6 +341,21 @@ def test_what_is_kept_is_the_average_over_time_where_there_is_one(tmp_path):
         assert (kept is model.q_net_target.network) != online
 
 
+def test_the_options_of_the_learner_reach_it(tmp_path):
+    changes = OPTIONS | {"huber_delta": 0.5, "gradient_steps": 3}
+    for role, learner in Alternation(tiny(**changes), tmp_path).learners.items():
+        model = learner.model
+        assert model.network_config == tiny(**changes).network(role)
+        assert model.network_config.dueling
+        assert (model.n_step, model.replay_buffer.n_step, model.replay_buffer.gamma) == (3, 3, 0.9)
+        assert model.replay_buffer.store.prioritised
+        assert (model.loss.kind, model.loss.delta) == ("mse", 0.5)
+        assert (model.double, model.gradient_steps) == (True, 3)
+    plain = TrainConfig()
+    assert (plain.dueling, plain.prioritised, plain.double) == (False, False, False)
+    assert (plain.n_step, plain.loss, plain.huber_delta) == (1, "huber", 1.0)
+
+
 def test_only_the_defender_is_rewarded_for_undoing_the_attack(tmp_path):
     learners = Alternation(tiny(rounds=1, shaping=0.5), tmp_path).learners
     assert learners["attacker"].env.shaping == 0
@@ -375,6 +395,9 @@ def test_presets_have_the_published_numbers():
         ({"tau": 0.0}, "tau"),
         ({"least_gain": -0.1}, "least_gain"),
         ({"shaping": -0.1}, "shaping"),
+        ({"n_step": 0}, "n_step"),
+        ({"loss": "l1"}, "loss"),
+        ({"huber_delta": 0.0}, "huber_delta"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):

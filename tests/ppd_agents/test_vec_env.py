@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppd_agents.dqn.transition_store import pack_status
 from ppd_agents.dqn.vec_env import GameVecEnv, Starts
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import GameBatch
@@ -109,8 +110,8 @@ def test_branches_match_the_steps_they_foretell(small_simulator):
     tried = env.branch(torch.arange(3), actions)
     after, rewards, _, _ = env.step(actions[:, 1].numpy())
     assert np.allclose(tried.reward[:, 1], rewards, atol=1e-6)
-    assert np.array_equal(tried.status[:, 1], after["status"])
-    assert np.allclose(tried.feedback[:, 1], after["feedback"])
+    assert np.array_equal(tried.status[:, 1], pack_status(torch.from_numpy(after["status"])).numpy())
+    assert np.allclose(tried.feedback[:, 1] / 255, after["feedback"], atol=0.51 / 255)
     assert np.allclose(tried.predicted_iou[:, 1].clip(0, 1), after["predicted_iou"][:, 0])
     assert not np.array_equal(observation["status"], after["status"])
 
