@@ -2,12 +2,14 @@
 
     python killed_training.py CONFIG.json FOLDER SEED
 
-leaves FOLDER/whole and FOLDER/killed and prints how the processes of the second one ended. A script of its
-own, so that torch is imported once and nothing but this thread is forked.
+leaves FOLDER/whole and FOLDER/killed and prints how many processes of the second one were killed. A script
+of its own, so that torch is imported once and nothing but this thread is forked.
 """
 
+import itertools
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -16,15 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.adversarial import Alternation, train_adversarial
 from ppd_agents.training.presets import preset
 
-_WRITING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+_TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
 def live(config, folder, seconds=None, touches=None):
-    """Train in a child; it dies after so many seconds, or when it touches files in ``folder`` once more than
-    ``touches`` times. Return (finished, how often it touched files)."""
+    """Train in a child, and return (finished, how often it touched checkpoints).
+
+    It dies after so many seconds, or when it touches checkpoints once more than ``touches`` times.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -42,17 +46,16 @@ def live(config, folder, seconds=None, touches=None):
 
 
 def train_and_leave(config, folder, writing, touches):
-    left = [touches]
+    watched, seen = str(folder / "checkpoints"), itertools.count()
 
     def touch(event, arguments):
-        if event in _WRITING and str(folder) in str(arguments[0]):
+        if event in _TOUCHES and str(arguments[0]).startswith(watched):
+            if next(seen) == touches:
+                os.kill(os.getpid(), signal.SIGKILL)
             os.write(writing, b".")
-            if left[0] is not None:
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(touch)
+    random.seed(0)  # a fork gives Python's generator a new seed
     try:
         train_adversarial(config, folder, resume=True)
     except BaseException:
@@ -64,24 +67,19 @@ def train_and_leave(config, folder, writing, touches):
 def main(settings, folder, seed):
     config = preset("mini", **json.loads(Path(settings).read_text()))
     rng, folder = np.random.default_rng(int(seed)), Path(folder)
-    _, touches = live(config, folder / "whole")
+    Alternation(config, folder / "warm")  # the children inherit the scenes
     begun = time.perf_counter()
-    _, idle = live(config, folder / "whole")
-    idle_seconds = time.perf_counter() - begun
-    each = (touches - idle) // config.rounds
-    ends = {"writing": 0, "any": 0}
-    for _ in range(8):
-        # A round touches files this often, so that the training is not over before it is killed.
-        finished, _ = live(config, folder / "killed", touches=int(rng.integers(idle, idle + each)))
-        ends["writing"] += not finished
-    for _ in range(30):
-        finished, _ = live(config, folder / "killed", seconds=idle_seconds * rng.uniform(0.2, 2.5))
-        if finished:
-            break
-        ends["any"] += 1
-    else:
-        live(config, folder / "killed")
-    print(json.dumps(ends | {"idle": idle, "each": each, "idle_seconds": idle_seconds}))
+    _, touched = live(config, folder / "whole")
+    seconds, touches = (time.perf_counter() - begun) / config.rounds, touched // config.rounds
+    killed = 0
+    for _ in range(5):
+        # No more than a round's, so that no training is over before it is killed.
+        finished, _ = live(config, folder / "killed", touches=int(rng.integers(touches)))
+        killed += not finished
+    while not finished:
+        finished, _ = live(config, folder / "killed", seconds=seconds * rng.uniform(0.5, 4))
+        killed += not finished
+    print(killed)
 
 
 if __name__ == "__main__":
