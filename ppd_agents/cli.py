@@ -35,6 +35,8 @@ class Run:
     """Write the result here as well."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Log to Weights & Biases: offline needs no account, and only online sends anything."""
+    skip_damaged: bool = False
+    """Go on from the newest checkpoint that can be used; newer ones are set aside, not deleted."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Train:
     """A torch device, such as cuda."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Log to Weights & Biases."""
+    skip_damaged: bool = False
+    """Go on from the newest checkpoint that can be used; newer ones are set aside, not deleted."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def _run(options: Run) -> int:
         options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
     )
     with sole_user(folder):
-        result = run_all(RunConfig(train, name=options.name), folder, print)
+        config = RunConfig(train, name=options.name)
+        result = run_all(config, folder, print, skip_damaged=options.skip_damaged)
     if options.json is not None:
         write_json(options.json, result)
     _print_tables(result)
@@ -165,7 +170,7 @@ def _train(options: Train) -> int:
         options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
     )
     with sole_user(run):
-        train_adversarial(train, folder, resume=True)
+        train_adversarial(train, folder, resume=True, skip_damaged=options.skip_damaged)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")
     return 0
 
@@ -177,7 +182,11 @@ def _evaluate(options: Evaluate) -> int:
     from ppd_agents.pipeline import agents_fingerprint, policies
 
     device = _checked_device(options.device)
-    agents = [load_agent(options.agents / role, device) for role in ("attacker", "defender")]
+    folders = [options.agents / role for role in ("attacker", "defender")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise PPDError(f"{folder} holds no agent: run `ppd run` first, or pass --agents FOLDER.")
+    agents = [load_agent(folder, device) for folder in folders]
     config = EvaluationConfig(
         scenes=options.scenes,
         segmenter=options.segmenter,

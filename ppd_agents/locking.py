@@ -27,7 +27,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise PPDError(
-            f"Another process is at work in {folder}: wait for it, or choose another --name."
+            f"Another process is at work in {folder}: wait for it, or choose another folder (--name)."
         ) from None
     except OSError as error:
         raise PPDError(f"{folder} cannot be written to ({error}): choose another folder.") from error

@@ -99,7 +99,9 @@ def policies(attacker: Agent, defender: Agent) -> tuple[GreedyAgent, GreedyAgent
     return GreedyAgent(attacker, stop=False), GreedyAgent(defender)
 
 
-def run_all(config: RunConfig, folder: Path, say: Say, command: str = "run") -> dict[str, Any]:
+def run_all(
+    config: RunConfig, folder: Path, say: Say, command: str = "run", *, skip_damaged: bool = False
+) -> dict[str, Any]:
     """Train, evaluate and report.
 
     Args:
@@ -107,6 +109,7 @@ def run_all(config: RunConfig, folder: Path, say: Say, command: str = "run") -> 
         folder: Takes ``training``, ``evaluation``, ``metrics.json`` and ``report.html``.
         say: Called with a line about what happens next.
         command: Recorded in the result.
+        skip_damaged: Go on from the newest checkpoint that can be used, see ``train_adversarial``.
 
     Returns:
         The result that ``metrics.json`` holds.
@@ -118,7 +121,11 @@ def run_all(config: RunConfig, folder: Path, say: Say, command: str = "run") -> 
     clock = Clock(folder / "time.json")
     say(f"1/3 Training attacker and defender on {config.train.scenes} ...")
     trained = train_adversarial(
-        config.train, folder / "training", resume=True, on_round=lambda _: clock.save()
+        config.train,
+        folder / "training",
+        resume=True,
+        skip_damaged=skip_damaged,
+        on_round=lambda _: clock.save(),
     )
     clock.save()
     evaluation = config.measured()

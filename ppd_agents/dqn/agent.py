@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from ppd_agents.dqn.exploration import masked_argmax
 from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_agents.folders import folder_in_one_rename
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
@@ -75,9 +74,13 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        PPDError: The folder holds something else.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        _check_is_agent(path)
     facts = {
         "format": FORMAT,
         "network": agent.network.config.to_json(),
@@ -88,16 +91,10 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         "least_gain": agent.least_gain,
         "notes": dict(agent.notes),
     }
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
-        made = Path(aside) / path.name
-        made.mkdir()
-        (made / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
-        weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
-        save_file(weights, made / _TENSORS)
-        if path.exists():
-            _check_is_agent(path)
-            shutil.move(path, Path(aside) / "old")
-        made.rename(path)
+    weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
+    with folder_in_one_rename(path) as aside:
+        (aside / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
+        save_file(weights, aside / _TENSORS)
     return path
 
 

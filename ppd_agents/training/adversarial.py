@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,19 @@ from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import EpsilonSchedule
 from ppd_agents.dqn.masked_dqn import MaskedDQN
 from ppd_agents.dqn.vec_env import GameVecEnv
+from ppd_agents.locking import sole_user
+from ppd_agents.training.best import CRITERION, score
 from ppd_agents.training.callbacks import StepCallback, open_logger, open_wandb, write_history
 from ppd_agents.training.checkpoints import (
     Checkpoint,
-    global_random_state,
+    is_best,
     list_checkpoints,
-    load_checkpoint,
-    model_state,
-    restore_global_random_state,
-    restore_model,
+    refuse_foreign,
+    resume_newest,
     save_checkpoint,
+    tidy,
 )
+from ppd_agents.training.opponents import OpponentPool
 from ppd_agents.training.presets import ROLES, TrainConfig
 from ppd_agents.training.starts import (
     AttackRunner,
@@ -38,6 +40,16 @@ from ppd_agents.training.starts import (
     draw_ideal,
     draw_scenes,
     rehearse,
+)
+from ppd_agents.training.state import (
+    GamesState,
+    GeneratorState,
+    GlobalGenerators,
+    LearnerState,
+    MemoryState,
+    Part,
+    gather,
+    scatter,
 )
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
@@ -57,12 +69,12 @@ class TrainResult:
     """What a training leaves behind.
 
     Args:
-        attacker: The trained attacker.
-        defender: The trained defender.
+        attacker: The attacker as it was after the last round.
+        defender: The defender as it was after the last round.
         history: One flat record per round: ``round``, ``steps`` (T), ``seconds``, ``decodes`` and, for each
             role, ``ROLE/return``, ``ROLE/dice_before``, ``ROLE/dice_after``, ``ROLE/loss``, ``ROLE/epsilon``;
             ``attacked_dice`` is the mean Dice after the current attacker's greedy attack.
-        folder: Where agents, logs and checkpoints lie.
+        folder: Where agents, logs and checkpoints lie; ``best`` in it holds the best checkpoint's agents.
     """
 
     attacker: Agent
@@ -122,6 +134,9 @@ class Alternation:
     Args:
         config: The training.
         folder: Where agents, logs and checkpoints go.
+
+    Attributes:
+        parts: By name, everything that changes and that a checkpoint must hold beside the history.
     """
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
@@ -150,6 +165,17 @@ class Alternation:
         self.runner = AttackRunner(self.simulator, config.label_mode, config.prompts_per_step)
         self.history: list[Record] = []
         self.done = 0
+        self.parts: dict[str, Part] = {
+            "rng": GeneratorState(self.rng),
+            "global": GlobalGenerators(),
+            "attacks": MemoryState(self.attacks),
+        }
+        self.opponents = OpponentPool(config.opponent_pool, self.agent("attacker"))
+        if config.opponent_pool:
+            self.parts["opponents"] = self.opponents
+        for role, learner in self.learners.items():
+            self.parts[role] = LearnerState(learner.model)
+            self.parts[f"{role}.games"] = GamesState(learner.games)
 
     def _learner(self, role: Role, rng: np.random.Generator) -> Learner:
         config, bank = self.config, self.simulator.bank
@@ -234,11 +260,10 @@ class Alternation:
         attacker = self.learners["attacker"].play(rows, ideal, budgets, ideal, bar)
         # The exploratory attack is thrown away: the defender meets the current attacker at its best.
         shares = (config.random_attack_share, config.clean_share, config.partial_share)
-        status, lengths, learned = attack_round(
-            self.runner, rows, ideal, steps, self.agent("attacker"), shares, self.rng
-        )
+        opponent = self.opponents.draw(self.agent("attacker"), self.rng)
+        status, lengths, learned = attack_round(self.runner, rows, ideal, steps, opponent, shares, self.rng)
         if config.rehearsals:
-            self._rehearse()
+            self._rehearse(opponent)
         removals = (lengths + _SPARE).clamp(max=steps)
         # One game goes on for all T steps, so that both roles take as many.
         removals[0] = steps
@@ -254,15 +279,15 @@ class Alternation:
         self.done += 1
         return record
 
-    def _rehearse(self) -> None:
-        """Let the current attacker attack further scenes, and remember how."""
+    def _rehearse(self, attacker: Agent) -> None:
+        """Let an attacker attack further scenes, and remember how."""
         bank, config = self.simulator.bank, self.config
         rows = torch.from_numpy(self.rng.integers(len(bank), size=config.rehearsals)).to(bank.device)
         ideal = draw_ideal(bank, rows, config.layout, self.rng)
         mask = None
         if config.initial_mask:
             mask = covered(self.simulator.feedback(rows, self.simulator.segment(rows, ideal).logits))
-        attacker, longest = self.agent("attacker"), config.steps[1]
+        longest = config.steps[1]
         actions = rehearse(bank, rows, ideal, longest, attacker, mask, config.attack_pool, self.rng)
         self.attacks.add(rows, ideal, actions)
 
@@ -310,22 +335,23 @@ class Alternation:
         return loggers
 
     def save(self) -> Path:
-        """Write a checkpoint; only between rounds."""
-        tensors: dict[str, Tensor] = {}
-        facts: dict[str, Any] = {
+        """Write a checkpoint, and the agents to ``best`` where they are; only between rounds."""
+        tensors, parts = gather(self.parts)
+        facts = {
             "config": self.config.decisive(),
             "signatures": self._signatures(),
-            "rng": self.rng.bit_generator.state,
             "history": self.history,
+            "parts": parts,
         }
-        for role, learner in self.learners.items():
-            own, facts[role] = model_state(learner.model)
-            tensors |= {f"{role}.{name}": t for name, t in own.items()}
-        shared, facts["global"] = global_random_state()
-        tensors |= {f"global.{name}": t for name, t in shared.items()}
-        return save_checkpoint(
-            self.folder / "checkpoints", Checkpoint(self.done, tensors, facts), self.config.keep
-        )
+        checkpoint = Checkpoint(self.done, tensors, facts, score(self.history))
+        checkpoints = self.folder / "checkpoints"
+        # The agents first: a training that is killed in between comes by here again.
+        if is_best(checkpoints, checkpoint):
+            judged = {"criterion": CRITERION, "score": checkpoint.score}
+            for role in ROLES:
+                agent = self.agent(role)
+                save_agent(replace(agent, notes={**agent.notes, **judged}), self.folder / "best" / role)
+        return save_checkpoint(checkpoints, checkpoint, self.config.keep)
 
     def _signatures(self) -> dict[str, Any]:
         bank = self.simulator.bank
@@ -343,26 +369,10 @@ class Alternation:
             PPDError: It belongs to another training.
         """
         facts = checkpoint.facts
-        _refuse_foreign(facts.get("config", {}), self.config.decisive(), "option")
-        _refuse_foreign(facts.get("signatures", {}), self._signatures(), "signature of the")
-        for role, learner in self.learners.items():
-            own = {n.removeprefix(f"{role}."): t for n, t in checkpoint.tensors.items() if n.startswith(role)}
-            restore_model(learner.model, own, facts[role])
-        self.rng.bit_generator.state = facts["rng"]
-        shared = {
-            n.removeprefix("global."): t for n, t in checkpoint.tensors.items() if n.startswith("global.")
-        }
-        restore_global_random_state(shared, facts["global"])
+        refuse_foreign(facts.get("config", {}), self.config.decisive(), "option")
+        refuse_foreign(facts.get("signatures", {}), self._signatures(), "signature of the")
+        scatter(self.parts, checkpoint.tensors, facts.get("parts", {}))
         self.history, self.done = list(facts["history"]), checkpoint.round
-
-
-def _refuse_foreign(theirs: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
-            raise PPDError(
-                f"The checkpoint belongs to another training: {what} {name} is {theirs.get(name)!r} there "
-                f"and {ours.get(name)!r} here. Resume with the same settings, or train into another folder."
-            )
 
 
 def _headline(record: Record) -> str:
@@ -376,6 +386,7 @@ def train_adversarial(
     folder: str | Path,
     *,
     resume: bool = False,
+    skip_damaged: bool = False,
     on_round: Callable[[Record], None] | None = None,
 ) -> TrainResult:
     """Train attacker and defender from random initialisation (PPD, Algorithm 1).
@@ -387,26 +398,30 @@ def train_adversarial(
 
     Args:
         config: The training, for example ``preset("mini", seed=1)``.
-        folder: Where agents (``attacker``, ``defender``), ``history.csv``, logs and checkpoints go.
+        folder: Where agents (``attacker``, ``defender``; ``best`` holds those of the best checkpoint),
+            ``history.csv``, logs and checkpoints go.
         resume: Go on from the newest checkpoint in ``folder``; on the CPU the result is bit-equal to a run
             that was never interrupted. Without a checkpoint the training starts from the beginning; with one,
             it must be True.
+        skip_damaged: Where the newest checkpoint cannot be used, go on from the newest one that can; those
+            after it are set aside.
         on_round: Called with each round's record.
 
     Returns:
-        The agents and the history.
+        The agents after the last round, and the history.
 
     Raises:
-        PPDError: The checkpoint is damaged or belongs to another training, or nobody asked to resume it.
+        PPDError: The checkpoint is damaged or belongs to another training, nobody asked to resume it, or
+            another process trains into ``folder``.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = list_checkpoints(folder / "checkpoints")
-    if found and not resume:
-        raise PPDError(
-            f"{folder} holds checkpoints of an earlier training: resume it, or train into another folder."
-        )
-    alternation = Alternation(config, folder)
-    if resume and found:
-        alternation.restore(load_checkpoint(found[-1]))
-    return alternation.run(on_round)
+    checkpoints = folder / "checkpoints"
+    with sole_user(folder):
+        if list_checkpoints(checkpoints) and not resume:
+            raise PPDError(
+                f"{folder} holds checkpoints of an earlier training: resume it, or train into another folder."
+            )
+        alternation = Alternation(config, folder)
+        resume_newest(checkpoints, alternation.restore, skip_damaged=skip_damaged)
+        tidy(checkpoints, config.keep)
+        return alternation.run(on_round)

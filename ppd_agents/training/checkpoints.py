@@ -1,28 +1,26 @@
-"""Checkpoints of a training: a versioned manifest (JSON) and safetensors, written aside and renamed."""
+"""Checkpoints of a training on disk: a versioned manifest (JSON) and safetensors, never a pickle."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ppd_agents.dqn.masked_dqn import MaskedDQN
-from ppd_agents.dqn.replay import SceneReplayBuffer
+from ppd_agents.folders import folder_in_one_rename, remove_folder
+from ppd_agents.training.best import CRITERION
 from ppd_env.errors import PPDError
 
-FORMAT = "ppd-checkpoint-1"
+FORMAT = "ppd-checkpoint-2"
 _MANIFEST, _TENSORS, _PREFIX = "manifest.json", "tensors.safetensors", "checkpoint-"
-_COUNTERS = ("num_timesteps", "_n_calls", "_n_updates", "_episode_num")
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,17 @@ class Checkpoint:
         round: Rounds finished.
         tensors: Named tensors.
         facts: Plain JSON: configuration, counters, generator states, history.
+        score: How good the agents were (``CRITERION``), or None where that is not known yet.
     """
 
     round: int
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    score: float | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint and drop all but the last ``keep``.
+    """Write a checkpoint; the last ``keep`` and the best one stay, older ones go.
 
     Args:
         folder: Where the checkpoints of one run lie.
@@ -52,29 +52,69 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         The checkpoint's own folder.
     """
     final = folder / f"{_PREFIX}{checkpoint.round:06d}"
-    aside = folder / f".{final.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(
-        {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}, aside / _TENSORS
-    )
-    manifest = {
-        "format": FORMAT,
-        "round": checkpoint.round,
-        "tensors_sha256": _digest(aside / _TENSORS),
-        "facts": checkpoint.facts,
-    }
-    (aside / _MANIFEST).write_text(json.dumps(manifest))
-    shutil.rmtree(final, ignore_errors=True)
-    aside.rename(final)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    with folder_in_one_rename(final) as aside:
+        tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
+        save_file(tensors, aside / _TENSORS)
+        manifest = {
+            "format": FORMAT,
+            "round": checkpoint.round,
+            "criterion": CRITERION,
+            "score": checkpoint.score,
+            "tensors_sha256": _digest(aside / _TENSORS),
+            "facts": checkpoint.facts,
+        }
+        (aside / _MANIFEST).write_text(json.dumps(manifest))
+    tidy(folder, keep)
     return final
+
+
+def tidy(folder: Path, keep: int) -> None:
+    """Drop all checkpoints but the last ``keep`` and the best, and what a killed process left half done."""
+    for left in list(folder.glob(f".{_PREFIX}*")):
+        shutil.rmtree(left)
+    found = list_checkpoints(folder)
+    for path in found[:-keep]:
+        if path != best_checkpoint(folder):
+            remove_folder(path)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir())
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the highest score, the newest of equals; without any score, the newest.
+
+    Args:
+        folder: Where the checkpoints of one run lie.
+
+    Returns:
+        Its folder, for ``load_checkpoint``; None where no manifest can be read.
+    """
+    ranks = _ranks(folder)
+    return max(ranks, key=lambda path: ranks[path], default=None)
+
+
+def is_best(folder: Path, checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint is as good as the best that lies in ``folder``, or better."""
+    own = _rank(checkpoint.score, checkpoint.round)
+    return own >= max(_ranks(folder).values(), default=own)
+
+
+def _ranks(folder: Path) -> dict[Path, tuple[float, int]]:
+    ranks = {}
+    for path in list_checkpoints(folder):
+        try:
+            manifest = _read_manifest(path)
+        except PPDError:
+            continue  # whoever loads it is told; it must not keep the others from being judged
+        ranks[path] = _rank(manifest["score"], manifest["round"])
+    return ranks
+
+
+def _rank(score: float | None, round_: int) -> tuple[float, int]:
+    return (float("-inf") if score is None else score, round_)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -89,99 +129,94 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         PPDError: It is incomplete, damaged or of another format.
     """
-    remedy = "remove this folder to go on from the checkpoint before it, or start a new run"
+    manifest = _read_manifest(path)
+    try:
+        if _digest(path / _TENSORS) != manifest["tensors_sha256"]:
+            raise PPDError(f"{path / _TENSORS} is cut short or changed. Use another checkpoint.")
+        tensors = load_file(path / _TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise PPDError(f"{path / _TENSORS} cannot be read ({error}). Use another checkpoint.") from error
+    return Checkpoint(manifest["round"], tensors, manifest["facts"], manifest["score"])
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise PPDError(f"{path / _MANIFEST} is missing or damaged; {remedy} ({error}).") from error
+        raise PPDError(
+            f"{path / _MANIFEST} is missing or damaged ({error}). Use another checkpoint."
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise PPDError(f"{path} is no checkpoint of the format {FORMAT!r}; {remedy}.")
-    try:
-        digest = _digest(path / _TENSORS)
-    except OSError as error:
-        raise PPDError(f"{path / _TENSORS} is missing; {remedy}.") from error
-    if digest != manifest.get("tensors_sha256"):
-        raise PPDError(f"{path / _TENSORS} is cut short or changed; {remedy}.")
-    try:
-        tensors = load_file(path / _TENSORS)
-    except SafetensorError as error:
-        raise PPDError(f"{path / _TENSORS} cannot be read; {remedy} ({error}).") from error
-    return Checkpoint(int(manifest["round"]), tensors, manifest["facts"])
+        raise PPDError(f"{path} is no checkpoint of the format {FORMAT!r}. Use another checkpoint.")
+    lost = {"round", "score", "tensors_sha256", "facts"} - set(manifest)
+    if lost:
+        raise PPDError(f"{path / _MANIFEST} lacks {', '.join(sorted(lost))}. Use another checkpoint.")
+    return manifest
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_state(model: MaskedDQN) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return everything a ``MaskedDQN`` on a ``SceneReplayBuffer`` needs to go on exactly where it is.
+def resume_newest(folder: Path, restore: Callable[[Checkpoint], None], *, skip_damaged: bool = False) -> None:
+    """Restore the newest checkpoint of a run, if there is one.
 
     Args:
-        model: The learner, between two episodes.
-
-    Returns:
-        Its tensors (networks, optimiser, replay) and its plain facts (counters, epsilon, generator).
-    """
-    assert isinstance(model.replay_buffer, SceneReplayBuffer)
-    tensors = {f"online.{name}": t for name, t in model.q_net.state_dict().items()}
-    tensors |= {f"target.{name}": t for name, t in model.q_net_target.state_dict().items()}
-    for index, values in model.policy.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    stored = model.replay_buffer.store.state_dict()
-    tensors |= {f"replay.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in stored.items()}
-    facts = {name: getattr(model, name) for name in _COUNTERS}
-    facts["rng"] = model.rng.bit_generator.state
-    facts["epsilon_done"] = None if model.epsilon is None else model.epsilon.done
-    return tensors, facts
-
-
-def restore_model(model: MaskedDQN, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Put a freshly built learner where ``model_state`` found the other one.
+        folder: Where the checkpoints of one run lie.
+        restore: Takes up a checkpoint; raises PPDError where it belongs to another training.
+        skip_damaged: Where the newest cannot be used, restore the newest one that can, and set those after it
+            aside: they are renamed to ``damaged-...``, not deleted.
 
     Raises:
-        PPDError: The checkpoint was made with another network or replay buffer.
+        PPDError: The newest cannot be used and ``skip_damaged`` is False, or none can be used.
     """
-    assert isinstance(model.replay_buffer, SceneReplayBuffer)
-    try:
-        model.q_net.load_state_dict(_under("online.", tensors))
-        model.q_net_target.load_state_dict(_under("target.", tensors))
-    except RuntimeError as error:
-        raise PPDError(f"The checkpoint holds another Q-network than this run's ({error}).") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimiser.", tensors).items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer = model.policy.optimizer
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    replay = {name: t.numpy() for name, t in _under("replay.", tensors).items()}
-    model.replay_buffer.store.load_state_dict(replay)
-    for name in _COUNTERS:
-        setattr(model, name, facts[name])
-    model.rng.bit_generator.state = facts["rng"]
-    if model.epsilon is not None:
-        model.epsilon.done = facts["epsilon_done"]
-        model.exploration_rate = model.epsilon.value
+    faults: dict[Path, PPDError] = {}
+    good = None
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            restore(load_checkpoint(path))
+        except PPDError as error:
+            faults[path] = error
+        else:
+            good = path
+            break
+    if not faults:
+        return
+    newest, fault = next(iter(faults.items()))
+    if good is None:
+        raise PPDError(
+            f"{newest.name}: {fault} No other checkpoint there can be used: train into another folder."
+        ) from fault
+    if not skip_damaged:
+        raise PPDError(
+            f"{newest.name}: {fault} The newest good one is {good.name}: --skip-damaged "
+            "(skip_damaged=True) goes on from there and sets aside what is newer."
+        ) from fault
+    for path in faults:
+        _set_aside(path)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+def refuse_foreign(theirs: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
+    """Compare what decides a training's result in a checkpoint and here.
 
+    Args:
+        theirs: By name, in the checkpoint.
+        ours: By name, here.
+        what: Names them in the error, such as ``"option"``.
 
-def global_random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state of torch's and numpy's global generators.
-
-    The library draws from neither, but a callback or an environment of the user's own may.
+    Raises:
+        PPDError: Something differs.
     """
-    kind, keys, pos, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    facts = {"kind": kind, "pos": int(pos), "has_gauss": int(has_gauss), "cached": float(cached)}
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-    }, facts
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise PPDError(
+                f"The checkpoint belongs to another training: {what} {name} is {theirs.get(name)!r} there "
+                f"and {ours.get(name)!r} here. Resume with the same settings."
+            )
 
 
-def restore_global_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Undo ``global_random_state``."""
-    torch.set_rng_state(tensors["torch"])
-    keys = tensors["numpy"].numpy().astype(np.uint32)
-    np.random.set_state((facts["kind"], keys, facts["pos"], facts["has_gauss"], facts["cached"]))  # noqa: NPY002
+def _set_aside(path: Path) -> None:
+    names = itertools.chain([path.name], (f"{path.name}-{count}" for count in itertools.count(2)))
+    free = (path.with_name(f"damaged-{name}") for name in names)
+    path.rename(next(target for target in free if not target.exists()))

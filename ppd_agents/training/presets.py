@@ -64,6 +64,7 @@ class TrainConfig:
         initial_mask: The attacker sees which nodes the mask covered before it began, as near as it gets to
             the ground truth.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
+        opponent_pool: Past attackers the defender still meets, in every second round.
         clean_share: Share of the defender's starts without any attack.
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
         shaping: What each prompt of the attack that the defender removes adds to its reward in training
@@ -120,6 +121,7 @@ class TrainConfig:
     feedback: str = "none"
     initial_mask: bool = False
     random_attack_share: float = 0.1
+    opponent_pool: int = 0
     clean_share: float = 0.4
     partial_share: float = 0.25
     shaping: float = 0.03
@@ -153,7 +155,9 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.rehearsals and not self.shaping:
             raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
-        for name in ("branches", "gradient_steps", "learning_starts", "rehearsals"):
+        if self.rehearsals and self.feedback != "none":
+            raise ConfigError("rehearsals are not decoded: no role can have feedback with them.")
+        for name in ("branches", "gradient_steps", "learning_starts", "rehearsals", "opponent_pool"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
         if min(self.random_attack_share, self.clean_share) < 0 or self.mixed_share > 1:

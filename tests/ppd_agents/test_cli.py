@@ -10,6 +10,7 @@ import pytest
 from ppd_agents import cli, doctor
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 
 
@@ -45,7 +46,8 @@ def picture(tmp_path):
         (("data", "check", "nowhere://x"), "nowhere://x"),
         (("run", "--name", "../outside"), "plain folder name"),
         (("train", "--device", "abacus"), "'abacus' cannot be used"),
-        (("evaluate", "--agents", "no/such/folder"), "no agent"),
+        (("evaluate", "--agents", "no/such/folder"), "run `ppd run` first, or pass --agents FOLDER"),
+        (("evaluate",), "runs/default/training/attacker holds no agent: run `ppd run` first"),
         (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png"),
     ],
 )
@@ -205,3 +207,18 @@ def test_an_interruption_promises_only_what_holds(capsys, monkeypatch, handler, 
     code, _, err = run(capsys, handler.__name__.lower())
     assert code == 130
     assert ("goes on where it stopped" in err) == resumes
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_damaged_checkpoints_are_skipped_only_when_asked(capsys, monkeypatch, tmp_path, given):
+    asked = []
+
+    def train(*_, skip_damaged, **__):
+        asked.append(skip_damaged)
+        raise PPDError("enough.")
+
+    monkeypatch.setattr("ppd_agents.training.adversarial.train_adversarial", train)
+    monkeypatch.setattr("ppd_agents.pipeline.train_adversarial", train)
+    for command in ("run", "train"):
+        run(capsys, command, "--runs", tmp_path, *(["--skip-damaged"] if given else []))
+    assert asked == [given, given]

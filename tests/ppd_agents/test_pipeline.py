@@ -64,14 +64,14 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
     rounds = []
     train = pipeline.train_adversarial
 
-    def interrupted(config, folder, *, resume, on_round):
+    def interrupted(config, folder, *, on_round, **options):
         def counting(record):
             on_round(record)
             rounds.append(record["round"])
             if len(rounds) == 2:
                 raise KeyboardInterrupt
 
-        return train(config, folder, resume=resume, on_round=counting)
+        return train(config, folder, on_round=counting, **options)
 
     monkeypatch.setattr(pipeline, "train_adversarial", interrupted)
     with pytest.raises(KeyboardInterrupt):

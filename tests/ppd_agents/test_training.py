@@ -1,17 +1,15 @@
 import csv
 import json
-import shutil
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import tiny
 
 from ppd_agents.dqn.agent import GreedyAgent, load_agent, save_agent
 from ppd_agents.training.adversarial import Alternation, train_adversarial
 from ppd_agents.training.callbacks import open_wandb
-from ppd_agents.training.checkpoints import list_checkpoints, load_checkpoint
 from ppd_agents.training.presets import PRESETS, TrainConfig, preset
 from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal, draw_scenes, rehearse
 from ppd_env.errors import ConfigError, PPDError
@@ -21,30 +19,6 @@ from ppd_env.game_batch import GameBatch
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PPD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def tiny(**changes):
-    fields = {
-        "scenes": "shapes://train?count=12&seed=3",
-        "segmenter": "fake",
-        "features": "fake",
-        "grid": 8,
-        "rounds": 4,
-        "games": 4,
-        "steps": (2, 4),
-        "branches": 3,
-        "batch_size": 32,
-        "gradient_steps": 2,
-        "buffer_size": 500,
-        "learning_starts": 4,
-        "gamma": 0.5,
-        "target_update": 3,
-        "hidden": 16,
-        "checkpoint_every": 2,
-        "tensorboard": False,
-        "progress": False,
-    }
-    return preset("mini", **fields | changes)
 
 
 def test_training_beats_random_attacks_and_random_removals(tmp_path):
@@ -90,111 +64,6 @@ def play(simulator, rows, status, opponent, steps):
         moved = games.step(opponent.act(games, live, []), live)
         live = live[~(moved.terminated | moved.truncated)]
     return games.dice.mean().item()
-
-
-class Killed(Exception):  # noqa: N818
-    pass
-
-
-def weights(agent):
-    return torch.cat([p.flatten() for p in agent.network.state_dict().values()])
-
-
-OPTIONS = {"n_step": 3, "prioritised": True, "dueling": True, "loss": "mse", "gamma": 0.9, "double": True}
-
-
-@pytest.mark.parametrize("changes", [{}, OPTIONS | {"feedback": "both"}])
-def test_an_interrupted_training_ends_bit_equal(tmp_path, changes):
-    config = tiny(**changes)
-    whole = train_adversarial(config, tmp_path / "whole")
-
-    def kill(record):
-        if record["round"] == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_adversarial(config, tmp_path / "parts", on_round=kill)
-    torch.manual_seed(99)  # another process would start elsewhere
-    parts = train_adversarial(config, tmp_path / "parts", resume=True)
-    for role in ("attacker", "defender"):
-        assert torch.equal(weights(getattr(whole, role)), weights(getattr(parts, role))), role
-    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in whole.history]
-    assert strip == [{k: v for k, v in r.items() if k != "seconds"} for r in parts.history]
-    other = train_adversarial(replace(config, seed=1), tmp_path / "other")
-    assert not torch.equal(weights(whole.attacker), weights(other.attacker))
-
-
-def test_checkpoints_hold_everything_that_changes(tmp_path):
-    config = tiny()
-    train_adversarial(config, tmp_path)
-    path = list_checkpoints(tmp_path / "checkpoints")[-1]
-    checkpoint = load_checkpoint(path)
-    fresh = Alternation(config, tmp_path)
-    fresh.restore(checkpoint)
-    again = load_checkpoint(fresh.save())
-    assert again.facts == checkpoint.facts
-    assert set(again.tensors) == set(checkpoint.tensors)
-    assert all(torch.equal(again.tensors[name], t) for name, t in checkpoint.tensors.items())
-    for role in ("attacker", "defender"):
-        assert checkpoint.facts[role]["num_timesteps"] == sum(fresh.lengths) * config.games
-        assert checkpoint.facts[role]["epsilon_done"] == sum(fresh.lengths)
-        kinds = {name.split(".")[1] for name in checkpoint.tensors if name.startswith(role)}
-        assert kinds == {"online", "target", "optimiser", "replay"}
-
-
-@pytest.fixture(scope="module")
-def trained_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PPD_CACHE", str(folder / "cache"))
-        train_adversarial(tiny(rounds=3, checkpoint_every=1, keep=2), folder / "run")
-    return folder / "run"
-
-
-@pytest.fixture
-def trained(trained_once, tmp_path):
-    shutil.copytree(trained_once, tmp_path / "run")
-    return tmp_path / "run", list_checkpoints(tmp_path / "run" / "checkpoints")
-
-
-def test_only_the_last_checkpoints_stay(trained):
-    _, found = trained
-    assert [p.name for p in found] == ["checkpoint-000002", "checkpoint-000003"]
-    assert not list(found[0].parent.glob(".*"))
-
-
-def test_damaged_checkpoints_are_told(trained):
-    folder, found = trained
-    tensors = found[-1] / "tensors.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:-100])
-    with pytest.raises(PPDError, match=r"tensors\.safetensors is cut short"):
-        train_adversarial(tiny(rounds=3), folder, resume=True)
-    (found[-1] / "manifest.json").write_text('{"format": "ppd-che')
-    with pytest.raises(PPDError, match=r"manifest\.json is missing or damaged"):
-        load_checkpoint(found[-1])
-    (found[-1] / "manifest.json").write_text('{"format": "other"}')
-    with pytest.raises(PPDError, match="no checkpoint of the format"):
-        load_checkpoint(found[-1])
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"), [({"seed": 5}, "seed"), ({"hidden": 20}, "hidden"), ({"rounds": 5}, "rounds")]
-)
-def test_foreign_checkpoints_are_refused(trained, changes, named):
-    folder, _ = trained
-    with pytest.raises(PPDError, match=f"another training: option {named}"):
-        train_adversarial(tiny(**{"rounds": 3} | changes), folder, resume=True)
-
-
-def test_an_earlier_training_is_not_overwritten(trained):
-    folder, found = trained
-    with pytest.raises(PPDError, match="earlier training"):
-        train_adversarial(tiny(rounds=3), folder)
-    assert list_checkpoints(folder / "checkpoints") == found
-
-
-def test_resuming_an_empty_folder_starts_from_the_beginning(tmp_path):
-    assert len(train_adversarial(tiny(rounds=1), tmp_path, resume=True).history) == 1
 
 
 def test_history_and_logs_are_written(tmp_path):
@@ -342,7 +211,8 @@ def test_what_is_kept_is_the_average_over_time_where_there_is_one(tmp_path):
 
 
 def test_the_options_of_the_learner_reach_it(tmp_path):
-    changes = OPTIONS | {"huber_delta": 0.5, "gradient_steps": 3}
+    changes = {"n_step": 3, "prioritised": True, "dueling": True, "loss": "mse", "gamma": 0.9, "double": True}
+    changes |= {"huber_delta": 0.5, "gradient_steps": 3}
     for role, learner in Alternation(tiny(**changes), tmp_path).learners.items():
         model = learner.model
         assert model.network_config == tiny(**changes).network(role)
