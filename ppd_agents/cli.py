@@ -172,7 +172,7 @@ def _train(options: Train) -> int:
 
 def _evaluate(options: Evaluate) -> int:
     from ppd_agents.dqn.agent import load_agent
-    from ppd_agents.evaluation.measure import EvaluationConfig
+    from ppd_agents.evaluation.settings import EvaluationConfig
     from ppd_agents.evaluation.tables import evaluate, write_json
     from ppd_agents.pipeline import agents_fingerprint, policies
 

@@ -41,6 +41,8 @@ class Bootstrap:
     ) -> Bootstrap:
         """Draw ``resamples`` resamples of seeds and of clusters.
 
+        The seeds come first: from equal generators, sets of different scenes get the same draws of seeds.
+
         Args:
             groups: The cluster of each scene.
             seeds: Number of seeds, at least 1.
@@ -49,8 +51,8 @@ class Bootstrap:
             confidence: Coverage of the intervals in (0, 1).
         """
         names, member = np.unique(np.asarray(groups), return_inverse=True)
-        clusters = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
         seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+        clusters = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
         weights = seed_counts[:, :, None] * clusters[:, None, member]
         return Bootstrap(weights.astype(np.float64), confidence)
 
