@@ -74,6 +74,11 @@ def assemble(
         "results": {found.bank.uri: tabulate(found, config) for found in measured},
         "config": described,
     }
+    return as_plain(result)
+
+
+def as_plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result as a result file holds it: plain JSON, numbers with four decimals at most."""
     plain: dict[str, Any] = json.loads(json.dumps(result), parse_float=_rounded)
     return plain
 

@@ -15,9 +15,24 @@ _BOOTSTRAP_SEED = 0
 
 Table = dict[str, Any]
 
+CHANGES = (("clean", "ideal"), ("matching", "matching"))
+"""Kinds of rows in which nothing was attacked, and the row each starts from."""
 
-class _View:
-    """One set of scenes under one budget, with the draws for all of its scenes and for the oracles'."""
+
+class View:
+    """One set of scenes under one budget, with the draws for all of its scenes and for the oracles'.
+
+    Args:
+        found: What was played.
+        config: What was measured.
+        budget: Number of attack actions.
+
+    Attributes:
+        first: Row -> Dice (seeds, F) in percent on the oracles' scenes.
+        every: Row -> Dice (seeds, S) in percent, but for the oracles.
+        part: The draws over the oracles' scenes.
+        whole: The draws over all scenes.
+    """
 
     def __init__(self, found: Measurements, config: EvaluationConfig, budget: int) -> None:
         self.found, self.budget = found, budget
@@ -42,10 +57,10 @@ def tabulate(found: Measurements, config: EvaluationConfig) -> dict[str, Table]:
     last two also give those of every other defence under ``"controls"``. Where one-shot prompts were
     measured, ``matching_change`` is what the defender does to them.
     """
-    return {str(budget): _table(_View(found, config, budget)) for budget in config.budgets}
+    return {str(budget): _table(View(found, config, budget)) for budget in config.budgets}
 
 
-def _table(view: _View) -> Table:
+def _table(view: View) -> Table:
     found, budget = view.found, view.budget
     table: Table = {
         row: summarise(found.dice(row, budget), found.iou(row, budget), view.sight(row)[1])
@@ -54,18 +69,18 @@ def _table(view: _View) -> Table:
     table["way"] = way(view.first, view.part)
     table["recovery"] = recovery(*view.sight("defence.learned"))
     table["recovery"]["controls"] = {
-        row: recovery(*view.sight(row), row) for row in _controls(found, "defence")
+        row: recovery(*view.sight(row), row) for row in controls(found, "defence")
     }
-    for kind, start in (("clean", "ideal"), ("matching", "matching")):
+    for kind, start in CHANGES:
         if f"{kind}.learned" in found.rows:
             table[f"{kind}_change"] = change(view.every, (f"{kind}.learned", start), view.whole)
             table[f"{kind}_change"]["controls"] = {
-                row: change(view.every, (row, start), view.whole) for row in _controls(found, kind)
+                row: change(view.every, (row, start), view.whole) for row in controls(found, kind)
             }
     return table
 
 
-def _controls(found: Measurements, kind: str) -> list[str]:
+def controls(found: Measurements, kind: str) -> list[str]:
     """Return the rows of a kind but the learned one."""
     return [row for row in found.rows if row.startswith(f"{kind}.") and row != f"{kind}.learned"]
 
