@@ -12,7 +12,7 @@ from ppd_env.errors import PPDError
 from ppd_env.game.actions import action_count, legal_actions, node_of, only_stop
 from ppd_env.game.rules import Move, apply_actions, rewards
 from ppd_env.graph.distances import pairwise_distance
-from ppd_env.simulator import Segmentation, Simulator
+from ppd_env.simulator import Segmentation, Simulator, covered
 
 INVALID_PENALTY = 0.1
 """What ``invalid_action="penalty"`` takes off the reward, outside the telescoping sum."""
@@ -21,6 +21,7 @@ _STATE = (
     "rows",
     "status",
     "changed",
+    "initial_mask",
     "dice",
     "initial_dice",
     "predicted_iou",
@@ -82,6 +83,7 @@ class GameBatch:
         steps_left, steps_total: (B,) int64.
         attacking: (B,) bool.
         changed: (B, N) bool, nodes the last move touched.
+        initial_mask: (B, N) bool, nodes the mask covered when the game began (``covered``).
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class GameBatch:
         self.rows = torch.zeros(size, dtype=torch.int64, device=device)
         self.status = torch.zeros((size, nodes), dtype=torch.int8, device=device)
         self.changed = torch.zeros((size, nodes), dtype=torch.bool, device=device)
+        self.initial_mask = torch.zeros((size, nodes), dtype=torch.bool, device=device)
         self.dice = torch.zeros(size, device=device)
         self.initial_dice = torch.zeros(size, device=device)
         self.predicted_iou = torch.zeros(size, device=device)
@@ -148,6 +151,7 @@ class GameBatch:
         self.changed[which] = False
         self._keep(which, self.simulator.segment(rows, status))
         self.initial_dice[which] = self.dice[which]
+        self.initial_mask[which] = covered(self.feedback(which))
 
     def change_role(self, which: Tensor, steps: Tensor, attacking: Tensor) -> None:
         """Go on with the games ``which`` where they stand, in another role and with ``steps`` (k,) to play.

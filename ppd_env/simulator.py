@@ -50,6 +50,20 @@ class Segmentation:
         return Segmentation(self.dice[which], self.predicted_iou[which], self.logits[which])
 
 
+def covered(share: Tensor) -> Tensor:
+    """Tell which patches a mask covers, by its ``feedback``.
+
+    Half of the most covered patch is enough, so that an object smaller than every patch is still seen.
+
+    Args:
+        share: (B, N) float32, share of predicted foreground per patch.
+
+    Returns:
+        (B, N) bool; nothing where the mask is empty.
+    """
+    return (share > 0) & (share >= share.amax(dim=1, keepdim=True) / 2)
+
+
 class Simulator:
     """Decodes prompt sets of a bank's scenes in large, nearly even batches.
 

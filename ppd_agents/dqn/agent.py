@@ -159,6 +159,7 @@ def game_state(games: GameBatch, which: Tensor, feedback: bool) -> GraphState:
         games.status[which],
         games.feedback(which) if feedback else None,
         games.predicted_iou[which] if feedback else None,
+        games.initial_mask[which],
     )
 
 
@@ -172,13 +173,15 @@ class GreedyAgent:
 
     Attributes:
         agent: The agent.
-        blind: It never looks at masks, so that its moves may be played without decoding.
+        blind: It never looks at masks while it plays, so that its moves may be played without decoding.
+        looks_once: It wants the mask the game begins with.
     """
 
     def __init__(self, agent: Agent, stop: bool = True) -> None:
         self.agent = agent
         self.stop = stop
         self.blind = not agent.network.config.use_feedback
+        self.looks_once = agent.network.config.use_initial_mask
 
     def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Return one legal action (k,) int64 for each game of ``which`` (k,); ``rngs`` are not used.

@@ -12,21 +12,21 @@ from stable_baselines3.common.base_class import BasePolicy
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
+from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import (
     EpsilonSchedule,
     check_masks,
     draw_branches,
     draw_legal,
     epsilon_greedy,
-    mask_values,
     masked_argmax,
 )
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
 from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_agents.dqn.replay import SceneReplayBuffer, Transitions
-from ppd_env.errors import PPDError
+from ppd_env.errors import ConfigError, PPDError
 
 Observation = dict[str, Any]
 
@@ -50,6 +50,9 @@ class MaskedDQN(DQN):
         double: The online network picks the action the target network values (van Hasselt et al., 2016).
         branches: K, further legal actions of each visited state, tried in one decode batch and stored.
         branch_greedy: Share of K chosen by Q-value instead of uniformly.
+        attacks: Attacks from whose prompts the Q-network learns its suspicion; needed where it has one, whose
+            rewards should then be changes of Dice alone.
+        attack_batch: States drawn from them for each gradient step.
         epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
         **kwargs: SB3's DQN arguments.
     """
@@ -72,6 +75,8 @@ class MaskedDQN(DQN):
         double: bool = False,
         branches: int = 0,
         branch_greedy: float = 0.5,
+        attacks: AttackMemory | None = None,
+        attack_batch: int = 96,
         epsilon: EpsilonSchedule | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,6 +86,11 @@ class MaskedDQN(DQN):
         self.reward_scale, self.double = reward_scale, double
         self.branches, self.branch_greedy = branches, branch_greedy
         self.epsilon = epsilon
+        if bool(self.network_config.suspicion) != (attacks is not None):
+            raise ConfigError(
+                "A Q-network with suspicion needs attacks to learn it from, and only such a one."
+            )
+        self.attacks, self.attack_batch = attacks, attack_batch
         own = {"network": self.network_config, "scenes": scenes, "init_seed": int(self.rng.integers(2**31))}
         policy_kwargs = own | dict(kwargs.pop("policy_kwargs", None) or {})
         super().__init__(policy, env, gamma=gamma, policy_kwargs=policy_kwargs, **kwargs)
@@ -150,6 +160,8 @@ class MaskedDQN(DQN):
                 "next_feedback": tried.feedback[keep],
                 "next_iou": tried.predicted_iou[keep],
             }
+        if self.replay_buffer.initial_mask:
+            extras["initial_mask"] = observation["initial_mask"][parents]
         self.replay_buffer.hold(
             parents,
             Transitions(
@@ -219,8 +231,10 @@ class MaskedDQN(DQN):
             for _ in range(gradient_steps):
                 data = self.replay_buffer.sample(batch_size)
                 assert isinstance(data, DictReplayBufferSamples)
-                current = self.q_net.q_of(data.observations, data.actions.long())
+                current = self.q_net.q_of(data.observations, data.actions.long(), dice_only=True)
                 loss = smooth_l1_loss(current, self.targets(data))
+                if self.attacks is not None:
+                    loss = loss + self.suspicion_loss(self.attacks)
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
@@ -232,6 +246,15 @@ class MaskedDQN(DQN):
         if losses:
             self.logger.record("train/loss", float(np.mean(losses)))
 
+    def suspicion_loss(self, attacks: AttackMemory) -> Tensor:
+        """Return the cross-entropy of telling the attacks' prompts from the others, a scalar."""
+        rows, status, foreign = attacks.sample(self.attack_batch, self.rng)
+        observation = {"scene": rows.to(self.device), "status": status.to(self.device)}
+        logits, active = self.q_net.suspicions(observation)
+        known = foreign.to(self.device).gather(1, active.nodes)
+        chosen = active.present
+        return binary_cross_entropy_with_logits(logits[chosen], known[chosen].to(logits.dtype))
+
     @torch.no_grad()
     def targets(self, data: DictReplayBufferSamples) -> Tensor:
         """Return the TD targets of PPD's eq. 7 with the maximum over legal actions only, (B, 1) float32."""
@@ -239,12 +262,10 @@ class MaskedDQN(DQN):
         if self.gamma == 0:
             return rewards
         masks = data.next_observations["action_mask"].bool()
-        target = mask_values(self.q_net_target(data.next_observations), masks)
-        if self.double:
-            best = masked_argmax(self.q_net(data.next_observations), masks)
-            following = target.gather(1, best[:, None])
-        else:
-            following = target.amax(dim=1, keepdim=True)
+        chooser = self.q_net if self.double else self.q_net_target
+        # The move is chosen by the whole value, and valued by what it brings in Dice.
+        best = masked_argmax(chooser(data.next_observations), masks)
+        following = self.q_net_target(data.next_observations, dice_only=True).gather(1, best[:, None])
         return rewards + (1 - data.dones) * self.gamma * following
 
 

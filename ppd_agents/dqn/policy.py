@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
+from ppd_agents.dqn.descriptors import ActiveSet
 from ppd_agents.dqn.exploration import check_masks, masked_argmax
 from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
 from ppd_env.errors import ConfigError
@@ -47,6 +48,7 @@ class ObservationQNet(nn.Module):
         extras = (
             None if feedback is None else feedback.float(),
             None if iou is None else iou.reshape(count).float(),
+            observation.get("initial_mask"),
         )
         if "features" in observation:
             rows = torch.arange(count, device=status.device)
@@ -60,14 +62,18 @@ class ObservationQNet(nn.Module):
         rows = observation["scene"].reshape(count).long()
         return GraphState(*self._scenes, rows, status, *extras)
 
-    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+    def forward(self, observation: dict[str, Tensor], *, dice_only: bool = False) -> Tensor:
         """Return the Q-values of all actions, (B, 2N + 1)."""
-        values: Tensor = self.network(self.state(observation))
+        values: Tensor = self.network(self.state(observation), dice_only=dice_only)
         return values
 
-    def q_of(self, observation: dict[str, Tensor], actions: Tensor) -> Tensor:
+    def q_of(self, observation: dict[str, Tensor], actions: Tensor, *, dice_only: bool = False) -> Tensor:
         """Return the Q-values of chosen actions, same shape as ``actions``."""
-        return self.network.q_of(self.state(observation), actions)
+        return self.network.q_of(self.state(observation), actions, dice_only=dice_only)
+
+    def suspicions(self, observation: dict[str, Tensor]) -> tuple[Tensor, ActiveSet]:
+        """Judge every active prompt; see ``GraphQNetwork.suspicions``."""
+        return self.network.suspicions(self.state(observation))
 
 
 class GraphPolicy(DQNPolicy):

@@ -25,6 +25,9 @@ from ppd_env.game.actions import Role
 _FEEDBACK = 5
 """Numbers of the segmenter's answer that a node sees."""
 
+_INITIAL_MASK = 4
+"""Numbers of the initial mask that a node sees."""
+
 _RARE = 3.0
 """Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
 
@@ -45,6 +48,11 @@ class QNetworkConfig:
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
+        suspicion: c, above 0: the value of removing a prompt gets a second part, c (2 p - 1), where p is the
+            chance that the prompt came from the attack; p has an output of its own, learned by telling
+            such prompts from the others (``suspicions``). Only the defender has it.
+        use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
+            shares it covered of the active prompts of each sign and of the image.
     """
 
     role: Role = "attacker"
@@ -56,6 +64,8 @@ class QNetworkConfig:
     raw_features: int = 0
     use_positions: bool = False
     use_feedback: bool = False
+    use_initial_mask: bool = False
+    suspicion: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -65,6 +75,8 @@ class QNetworkConfig:
             raise ConfigError("hidden and layers must be at least 1, raw_features and messages at least 0.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}.")
+        if self.suspicion < 0 or (self.suspicion and self.role == "attacker"):
+            raise ConfigError("suspicion must not be negative, and only a defender has it.")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and strings."""
@@ -97,6 +109,7 @@ class GraphState:
         status: (B, N) int8.
         feedback: (B, N) float32 share of predicted foreground per node, or None.
         predicted_iou: (B,) float32, taken as it is within [0, 1], or None.
+        initial_mask: (B, N) bool, nodes the mask covered when the game began, or None.
     """
 
     features: Tensor
@@ -105,6 +118,7 @@ class GraphState:
     status: Tensor
     feedback: Tensor | None = None
     predicted_iou: Tensor | None = None
+    initial_mask: Tensor | None = None
 
     def at(self, chosen: slice | Tensor) -> GraphState:
         """Return some of the states."""
@@ -115,6 +129,7 @@ class GraphState:
             self.status[chosen],
             None if self.feedback is None else self.feedback[chosen],
             None if self.predicted_iou is None else self.predicted_iou[chosen],
+            None if self.initial_mask is None else self.initial_mask[chosen],
         )
 
 
@@ -158,12 +173,12 @@ class GraphQNetwork(nn.Module):
         super().__init__()
         self.config = config
         described = descriptor_size(config.bins)
-        answer = _FEEDBACK * config.use_feedback
+        answer = _FEEDBACK * config.use_feedback + _INITIAL_MASK * config.use_initial_mask
         size = described + config.raw_features + 2 * config.use_positions + answer
         if config.messages:
             self.telling = self._mlp(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
-        self.trunk = self._mlp(size, 2)
+        self.trunk = self._mlp(size, 4 if config.suspicion else 2)
         self.reset(generator)
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
@@ -186,11 +201,12 @@ class GraphQNetwork(nn.Module):
             last.weight.mul_(0.1)
             last.bias.zero_()
 
-    def forward(self, state: GraphState) -> Tensor:
+    def forward(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
         """Value all candidates and STOP.
 
         Args:
             state: B states.
+            dice_only: Leave the suspicion out of the values.
 
         Returns:
             (B, 2N + 1) float32: (positive, node) for each node, (negative, node) for each node, STOP = 0. The
@@ -206,7 +222,8 @@ class GraphQNetwork(nn.Module):
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
             here = ActiveSet(active.nodes[part], active.present[part], active.positive[part])
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
-            parts.append(self._values(state.at(part), here.nodes if defending else nodes[part], here))
+            values, logits = self._heads(state.at(part), here.nodes if defending else nodes[part], here)
+            parts.append(values if dice_only else self._whole(values, logits))
         values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
         out = values.new_zeros((len(status), 2 * count + 1))
         if self.config.role == "attacker":
@@ -217,12 +234,48 @@ class GraphQNetwork(nn.Module):
         # Padded slots repeat node 0: they must not overwrite its value.
         return out.scatter_add(1, columns, chosen * active.present)
 
-    def q_of(self, state: GraphState, actions: Tensor) -> Tensor:
+    def values_at(self, state: GraphState, nodes: Tensor) -> Tensor:
+        """Value both signs of chosen nodes.
+
+        Args:
+            state: B states.
+            nodes: (B, M) int64.
+
+        Returns:
+            (B, M, 2) float32, of the positive and of the negative candidate; for the attacker.
+        """
+        return self._whole(*self._heads(state, nodes, active_set(state.status)))
+
+    def suspicions(self, state: GraphState) -> tuple[Tensor, ActiveSet]:
+        """Judge every active prompt.
+
+        Args:
+            state: B states.
+
+        Returns:
+            logits: (B, n) float32, of the chance that a prompt came from the attack.
+            active: The prompts they belong to.
+
+        Raises:
+            ConfigError: The network was built without suspicion.
+        """
+        active = active_set(state.status)
+        _, logits = self._heads(state, active.nodes, active)
+        if logits is None:
+            raise ConfigError("This Q-network was built without suspicion.")
+        return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
+
+    def _whole(self, values: Tensor, logits: Tensor | None) -> Tensor:
+        """Put both parts of the values together, (B, M, 2) each; 2 sigmoid(x) - 1 = tanh(x / 2)."""
+        return values if logits is None else values + self.config.suspicion * torch.tanh(logits / 2)
+
+    def q_of(self, state: GraphState, actions: Tensor, *, dice_only: bool = False) -> Tensor:
         """Value chosen actions only, at the cost of their nodes.
 
         Args:
             state: B states.
             actions: (B,) or (B, K) int64 in [0, 2N]; the defender's must be active candidates.
+            dice_only: Leave the suspicion out of the values.
 
         Returns:
             float32 of the same shape as ``actions``.
@@ -231,30 +284,40 @@ class GraphQNetwork(nn.Module):
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = _share_states(state, wide)
         shared = state.at(first)
-        values = self._values(shared, grouped % count, active_set(shared.status))
+        values, logits = self._heads(shared, grouped % count, active_set(shared.status))
+        values = values if dice_only else self._whole(values, logits)
         picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
         picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
 
-    def _values(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
-        """Return the (positive, negative) value of chosen nodes, (B, M, 2)."""
+    def _heads(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> tuple[Tensor, Tensor | None]:
+        """Return the (positive, negative) values and suspicion logits of chosen nodes, (B, M, 2) each."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
         parts = [describe(around, state.status, nodes, active)]
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
-            seen = [describe(own, state.status, active.nodes, active)]
-            if self.config.use_feedback:
-                seen.append(_feedback(state, active.nodes, active))
-            parts += _hear(around, self.telling(torch.cat(seen, dim=-1)), active)
+            seen = describe(own, state.status, active.nodes, active)
+            told = self.telling(torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1))
+            parts += _hear(around, told, active)
         if self.config.raw_features:
             parts.append(state.features[state.rows[:, None], nodes])
         if self.config.use_positions:
             parts.append(state.positions[nodes])
+        parts += self._answers(state, nodes, active)
+        out: Tensor = self.trunk(torch.cat(parts, dim=-1))
+        return out[..., :2], out[..., 2:] if self.config.suspicion else None
+
+    def _answers(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
+        """Return what chosen nodes see of the segmenter's masks, (B, M, ...) each."""
+        parts = []
         if self.config.use_feedback:
             parts.append(_feedback(state, nodes, active))
-        values: Tensor = self.trunk(torch.cat(parts, dim=-1))
-        return values
+        if self.config.use_initial_mask:
+            if state.initial_mask is None:
+                raise ConfigError("This Q-network was built with the initial mask: give it initial_mask.")
+            parts.append(_look(state.initial_mask.to(torch.float32), nodes, active))
+        return parts
 
 
 def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]:
@@ -301,20 +364,19 @@ def _mean(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
+def _look(share: Tensor, nodes: Tensor, active: ActiveSet) -> Tensor:
+    """Return a share per node (B, N) at chosen nodes, its mean over the prompts of each sign and over all."""
+    at_active = share.gather(1, active.nodes)[..., None]
+    signs = (active.positive, active.present & ~active.positive)
+    whole = torch.cat([*(_mean(at_active, sign) for sign in signs), share.mean(1, keepdim=True)], dim=-1)
+    return torch.cat([share.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1)
+
+
 def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
     """Return the segmenter's answer at chosen nodes, over the prompts and over the image, (B, M, 5)."""
     if state.feedback is None or state.predicted_iou is None:
         raise ConfigError("This Q-network was built with feedback: give it feedback and predicted_iou.")
-    at_active = state.feedback.gather(1, active.nodes)[..., None]
-    whole = torch.cat(
-        [
-            _mean(at_active, active.positive),
-            _mean(at_active, active.present & ~active.positive),
-            state.feedback.mean(1, keepdim=True),
-            state.predicted_iou.clamp(0, 1)[:, None],  # an IoU head may overshoot
-        ],
-        dim=-1,
-    )
+    iou = state.predicted_iou.clamp(0, 1)  # an IoU head may overshoot
     return torch.cat(
-        [state.feedback.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1
+        [_look(state.feedback, nodes, active), iou[:, None, None].expand(-1, nodes.shape[1], 1)], dim=-1
     )

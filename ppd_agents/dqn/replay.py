@@ -28,6 +28,7 @@ class Transitions(NamedTuple):
         next_status: (B, N) int8 after it.
         feedback, next_feedback: (B, N) float32 in [0, 1], or None where it is not stored.
         iou, next_iou: (B,) float32, or None where it is not stored.
+        initial_mask: (B, N) bool, what the mask covered when the game began, or None where it is not stored.
     """
 
     rows: np.ndarray
@@ -40,6 +41,7 @@ class Transitions(NamedTuple):
     next_feedback: np.ndarray | None = None
     iou: np.ndarray | None = None
     next_iou: np.ndarray | None = None
+    initial_mask: np.ndarray | None = None
 
 
 def pack_status(status: np.ndarray) -> np.ndarray:
@@ -54,15 +56,18 @@ def unpack_status(bits: np.ndarray, nodes: int) -> np.ndarray:
 
 
 class TransitionStore:
-    """A ring of transitions, about N / 2 + 18 bytes each (2.5 N more with feedback).
+    """A ring of transitions, about N / 2 + 18 bytes each.
+
+    Feedback takes 2.5 N bytes more, the initial mask N / 8.
 
     Args:
         capacity: Transitions kept; the oldest are overwritten.
         nodes: N.
         feedback: Store the segmenter's feedback too.
+        initial_mask: Store what the mask covered when the game began.
     """
 
-    def __init__(self, capacity: int, nodes: int, feedback: bool = False) -> None:
+    def __init__(self, capacity: int, nodes: int, feedback: bool = False, initial_mask: bool = False) -> None:
         if capacity < 1:
             raise ConfigError(f"A replay buffer needs room for at least 1 transition, got {capacity}.")
         width = (nodes + 7) // 8
@@ -80,6 +85,8 @@ class TransitionStore:
                 self.arrays[name] = np.zeros((capacity, nodes), np.uint8)
             for name in ("iou", "next_iou"):
                 self.arrays[name] = np.zeros(capacity, np.float32)
+        if initial_mask:
+            self.arrays["initial_mask"] = np.zeros((capacity, width), np.uint8)
         self.pos = 0
         self.count = 0
 
@@ -106,6 +113,8 @@ class TransitionStore:
                 values = pack_status(values)
             elif name.endswith("feedback"):
                 values = np.rint(values * 255)
+            elif name == "initial_mask":
+                values = np.packbits(values.astype(bool), axis=-1)
             array[where] = values
         self.pos = (self.pos + size) % self.capacity
         self.count = min(self.capacity, self.count + size)
@@ -136,6 +145,8 @@ class TransitionStore:
                 values = unpack_status(values, self.nodes)
             elif name.endswith("feedback"):
                 values = values.astype(np.float32) / 255
+            elif name == "initial_mask":
+                values = np.unpackbits(values, axis=-1, count=self.nodes).astype(bool)
             elif name in ("rows", "actions"):
                 values = values.astype(np.int64)
             drawn[name] = values
@@ -214,7 +225,8 @@ class SceneReplayBuffer(ReplayBuffer):
         status_shape = observation_space["status"].shape
         assert status_shape is not None
         self.feedback = "feedback" in observation_space.spaces
-        self.store = TransitionStore(buffer_size, status_shape[0], self.feedback)
+        self.initial_mask = "initial_mask" in observation_space.spaces
+        self.store = TransitionStore(buffer_size, status_shape[0], self.feedback, self.initial_mask)
         self.attacking, self.rng, self.truth, self.tried = attacking, rng, truth, tried
         self._held: tuple[np.ndarray, Transitions] | None = None
 
@@ -248,6 +260,8 @@ class SceneReplayBuffer(ReplayBuffer):
             for prefix, given in (("", obs), ("next_", next_obs)):
                 extras[prefix + "feedback"] = given["feedback"][live]
                 extras[prefix + "iou"] = given["predicted_iou"].reshape(len(live))[live]
+        if self.initial_mask:
+            extras["initial_mask"] = obs["initial_mask"][live]
         played = Transitions(
             rows=np.asarray(obs["scene"]).reshape(len(live))[live],
             status=obs["status"][live],
@@ -289,6 +303,8 @@ class SceneReplayBuffer(ReplayBuffer):
             following["feedback"] = self.to_torch(drawn.next_feedback)
             before["predicted_iou"] = self.to_torch(drawn.iou)  # type: ignore[arg-type]
             following["predicted_iou"] = self.to_torch(drawn.next_iou)  # type: ignore[arg-type]
+        if drawn.initial_mask is not None:
+            before["initial_mask"] = following["initial_mask"] = self.to_torch(drawn.initial_mask)
         return DictReplayBufferSamples(
             before,
             torch.from_numpy(drawn.actions)[:, None].to(self.device),

@@ -68,8 +68,9 @@ class GameVecEnv(VecEnv):
 
     Observation (Dict): ``scene`` (1,) int64 row of the bank, ``status`` (N,) int8, ``steps_left`` (1,)
     float32 share of the step budget, ``action_mask`` (2N + 1,) int8; with ``feedback=True`` also ``feedback``
-    (N,) and ``predicted_iou`` (1,) float32. ``info``: ``terminal_observation``, ``TimeLimit.truncated`` and
-    ``episode`` (return ``r``, length ``l``) where a game ends; ``held`` where it waits.
+    (N,) and ``predicted_iou`` (1,) float32, with ``initial_mask=True`` ``initial_mask`` (N,) int8. ``info``:
+    ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (return ``r``, length ``l``) where a
+    game ends; ``held`` where it waits.
 
     Args:
         games: The games; their size is the number of environments.
@@ -77,6 +78,7 @@ class GameVecEnv(VecEnv):
         hold: A finished game waits on its last state, with nothing but STOP legal, until ``reset()``, instead
             of starting anew at once. So rounds of one length stay together.
         feedback: Observations hold the segmenter's own answer.
+        initial_mask: Observations hold which nodes the mask covered when the game began.
         shaping: Added to the reward for each prompt removed that was not there before the attack, taken off
             for each such prompt that comes: the change of a potential, which leaves the best policy of the
             undiscounted game as it is (Ng et al., 1999).
@@ -89,10 +91,12 @@ class GameVecEnv(VecEnv):
         *,
         hold: bool = False,
         feedback: bool = False,
+        initial_mask: bool = False,
         shaping: float = 0.0,
     ) -> None:
         self.games, self.starts = games, starts
         self.hold, self.feedback, self.shaping = hold, feedback, shaping
+        self.initial_mask = initial_mask
         self.reference = torch.zeros_like(games.status)
         nodes, scenes = games.nodes, len(games.simulator.bank)
         keys: dict[str, spaces.Space] = {
@@ -104,6 +108,8 @@ class GameVecEnv(VecEnv):
         if feedback:
             keys["feedback"] = spaces.Box(0, 1, (nodes,), np.float32)
             keys["predicted_iou"] = spaces.Box(0, 1, (1,), np.float32)
+        if initial_mask:
+            keys["initial_mask"] = spaces.Box(0, 1, (nodes,), np.int8)
         self.render_mode = None
         super().__init__(games.size, spaces.Dict(keys), spaces.Discrete(2 * nodes + 1))
         self.held = np.zeros(games.size, bool)
@@ -231,6 +237,8 @@ class GameVecEnv(VecEnv):
         if self.feedback:
             observation["feedback"] = games.feedback().cpu().numpy()
             observation["predicted_iou"] = games.predicted_iou.clamp(0, 1)[:, None].cpu().numpy().copy()
+        if self.initial_mask:
+            observation["initial_mask"] = games.initial_mask.cpu().numpy().astype(np.int8)
         return observation
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ppd_agents.dqn.agent import GreedyAgent
 from ppd_env.game.actions import only_stop
 from ppd_env.game_batch import GameBatch
 from ppd_env.simulator import Simulator
@@ -30,9 +29,7 @@ def generators(seed: int, indices: Sequence[int], purpose: int) -> list[np.rando
 
 
 def is_blind(policy: Policy) -> bool:
-    """Tell whether a policy never looks at masks: then none need be decoded while it plays."""
-    if isinstance(policy, GreedyAgent):
-        return not policy.agent.network.config.use_feedback
+    """Tell whether a policy never looks at masks while it plays: then none need be decoded."""
     return bool(getattr(policy, "blind", False))
 
 
@@ -40,12 +37,12 @@ class _Table:
     """B games of one role, decoded at every step only where the policy looks at masks."""
 
     def __init__(
-        self, simulator: Simulator, rows: Tensor, status: Tensor, steps: int, attacking: bool, *, blind: bool
+        self, simulator: Simulator, rows: Tensor, status: Tensor, steps: int, attacking: bool, policy: Policy
     ) -> None:
         self.games = GameBatch(simulator, len(rows))
-        self.blind = blind
+        self.blind = is_blind(policy)
         sides = torch.full_like(rows, attacking, dtype=torch.bool)
-        if blind:
+        if self.blind and not getattr(policy, "looks_once", False):
             self.games.rows[:], self.games.status[:], self.games.attacking[:] = rows, status, sides
         else:
             self.games.begin(self.games.everyone(), rows, status, torch.full_like(rows, steps), sides)
@@ -90,7 +87,7 @@ def play(
         Budget -> (B, N) int8, the prompts after at most that many actions.
     """
     longest = max(budgets)
-    table = _Table(simulator, rows, status, longest, attacking, blind=is_blind(policy))
+    table = _Table(simulator, rows, status, longest, attacking, policy)
     games, seen = table.games, {}
     live = games.everyone()
     with tqdm(total=longest, desc=progress, disable=not progress, leave=False, unit="step") as bar:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppd_agents.dqn.agent import Agent, save_agent
+from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import EpsilonSchedule
 from ppd_agents.dqn.masked_dqn import MaskedDQN
 from ppd_agents.dqn.vec_env import GameVecEnv
@@ -30,14 +31,21 @@ from ppd_agents.training.checkpoints import (
     save_checkpoint,
 )
 from ppd_agents.training.presets import ROLES, TrainConfig
-from ppd_agents.training.starts import AttackRunner, RoundStarts, attack_round, draw_ideal, draw_scenes
+from ppd_agents.training.starts import (
+    AttackRunner,
+    RoundStarts,
+    attack_round,
+    draw_ideal,
+    draw_scenes,
+    rehearse,
+)
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.simulator import Simulator
+from ppd_env.simulator import Simulator, covered
 
 Record = dict[str, Any]
 _SPARE = 2
@@ -133,6 +141,8 @@ class Alternation:
         self.lengths = [int(length) for length in lengths]
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
+        longest = config.steps[1]
+        self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), self.simulator.nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: self._learner(role, np.random.default_rng(seed))
             for role, seed in zip(ROLES, seeds[2:4], strict=True)
@@ -153,8 +163,15 @@ class Alternation:
         )
         starts = RoundStarts(attacking=role == "attacker")
         network = config.network(role)
-        shaping = config.shaping if role == "defender" else 0.0
-        env = GameVecEnv(games, starts, hold=True, feedback=network.use_feedback, shaping=shaping)
+        shaping = config.shaping if role == "defender" and not network.suspicion else 0.0
+        env = GameVecEnv(
+            games,
+            starts,
+            hold=True,
+            feedback=network.use_feedback,
+            initial_mask=network.use_initial_mask,
+            shaping=shaping,
+        )
         epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
         first, last = config.learning_rate, config.final_learning_rate
         model = MaskedDQN(
@@ -169,6 +186,7 @@ class Alternation:
             double=config.double,
             branches=config.branches,
             branch_greedy=config.branch_greedy,
+            attacks=self.attacks if network.suspicion else None,
             epsilon=epsilon,
             learning_rate=lambda _: first + (last - first) * min(1.0, epsilon.done / epsilon.total),
             batch_size=config.batch_size,
@@ -215,6 +233,8 @@ class Alternation:
         status, lengths, learned = attack_round(
             self.runner, rows, ideal, steps, self.agent("attacker"), shares, self.rng
         )
+        if config.rehearsals:
+            self._rehearse()
         removals = (lengths + _SPARE).clamp(max=steps)
         # One game goes on for all T steps, so that both roles take as many.
         removals[0] = steps
@@ -229,6 +249,18 @@ class Alternation:
         self.history.append(record)
         self.done += 1
         return record
+
+    def _rehearse(self) -> None:
+        """Let the current attacker attack further scenes, and remember how."""
+        bank, config = self.simulator.bank, self.config
+        rows = torch.from_numpy(self.rng.integers(len(bank), size=config.rehearsals)).to(bank.device)
+        ideal = draw_ideal(bank, rows, config.layout, self.rng)
+        mask = None
+        if config.initial_mask:
+            mask = covered(self.simulator.feedback(rows, self.simulator.segment(rows, ideal).logits))
+        attacker, longest = self.agent("attacker"), config.steps[1]
+        actions = rehearse(bank, rows, ideal, longest, attacker, mask, config.attack_pool, self.rng)
+        self.attacks.add(rows, ideal, actions)
 
     def run(self, on_round: Callable[[Record], None] | None = None) -> TrainResult:
         """Play the remaining rounds.

@@ -55,11 +55,17 @@ class TrainConfig:
         weight_decay: Of the optimiser (AdamW).
         feedback: Which role sees the segmenter's own answer: ``"none"``, ``"attacker"``, ``"defender"`` or
             ``"both"``. A defender that does needs a segmenter in ``refine()``.
+        initial_mask: The attacker sees which nodes the mask covered before it began, as near as it gets to
+            the ground truth.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         clean_share: Share of the defender's starts without any attack.
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
         shaping: What each prompt of the attack that the defender removes adds to its reward in training
-            (``GameVecEnv``); 0 learns from changes of Dice alone.
+            (``GameVecEnv``), and each other one takes off; 0 learns from changes of Dice alone.
+        rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
+            come from attacks: then shaping is not met as a reward but learned by an output of its own, from
+            all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
+        attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
         seed: Seed of everything.
         checkpoint_every: Rounds between checkpoints.
@@ -101,10 +107,13 @@ class TrainConfig:
     dropout: float = 0.2
     weight_decay: float = 0.05
     feedback: str = "none"
+    initial_mask: bool = False
     random_attack_share: float = 0.1
     clean_share: float = 0.4
     partial_share: float = 0.25
     shaping: float = 0.03
+    rehearsals: int = 0
+    attack_pool: int = 96
     least_gain: float = 0.03
     seed: int = 0
     checkpoint_every: int = 4
@@ -126,10 +135,13 @@ class TrainConfig:
             "target_update",
             "checkpoint_every",
             "keep",
+            "attack_pool",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("branches", "gradient_steps", "learning_starts"):
+        if self.rehearsals and not self.shaping:
+            raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
+        for name in ("branches", "gradient_steps", "learning_starts", "rehearsals"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
         if min(self.random_attack_share, self.clean_share) < 0 or self.mixed_share > 1:
@@ -170,6 +182,8 @@ class TrainConfig:
             messages=self.messages,
             dropout=self.dropout,
             use_feedback=self.feedback in (role, "both"),
+            use_initial_mask=self.initial_mask and role == "attacker",
+            suspicion=self.shaping * self.reward_scale if self.rehearsals and role == "defender" else 0.0,
         )
 
     def to_json(self) -> dict[str, Any]:

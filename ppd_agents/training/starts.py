@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ppd_agents.dqn.agent import Agent, game_state
 from ppd_agents.dqn.exploration import draw_legal, masked_argmax
+from ppd_agents.dqn.q_network import GraphState
 from ppd_agents.dqn.vec_env import Starts
 from ppd_env.errors import PPDError
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, encode
 from ppd_env.game_batch import GameBatch
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import SceneBank
@@ -65,9 +67,11 @@ class AttackRunner:
             (B, N) int8 after the attack.
         """
         games = GameBatch(self._simulator, len(rows), **self._rules)  # type: ignore[arg-type]
-        everyone, seeing = games.everyone(), attacker is not None and attacker.network.config.use_feedback
+        everyone = games.everyone()
+        config = None if attacker is None else attacker.network.config
+        seeing = config is not None and config.use_feedback
         lengths = torch.as_tensor(steps, device=status.device).expand(len(rows))
-        if seeing:
+        if config is not None and (seeing or config.use_initial_mask):
             games.begin(everyone, rows, status, lengths, torch.ones_like(rows, dtype=torch.bool))
         games.rows[:], games.status[:], games.attacking[:] = rows, status, True
         for step in range(int(lengths.max())):
@@ -82,6 +86,51 @@ class AttackRunner:
                 games.place(everyone, after)
             games.status[:] = after
         return games.status.clone()
+
+
+@torch.no_grad()
+def rehearse(
+    bank: SceneBank,
+    rows: Tensor,
+    ideal: Tensor,
+    steps: int,
+    attacker: Agent,
+    initial_mask: Tensor | None,
+    pool: int,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Attack scenes without decoding, each step with the best of a random pool of nodes.
+
+    The pool makes it faster, and two attacks on one scene differ.
+
+    Args:
+        bank: The scenes.
+        rows: (B,) int64.
+        ideal: (B, N) int8, the prompts before.
+        steps: T.
+        attacker: Who attacks; it must not need the segmenter's feedback.
+        initial_mask: (B, N) bool where the attacker knows the mask before, else None.
+        pool: Nodes looked at in each step.
+        rng: Draws the pools.
+
+    Returns:
+        (B, T) int64, the actions; -1 where no node of the pool was free.
+    """
+    status, games, nodes = ideal.clone(), torch.arange(len(rows), device=rows.device), ideal.shape[1]
+    actions = torch.full((len(rows), steps), -1, dtype=torch.int64, device=rows.device)
+    for step in range(steps):
+        keys = torch.from_numpy(rng.random(tuple(status.shape), dtype=np.float32)).to(rows.device)
+        drawn = keys.topk(min(pool, nodes), dim=1).indices
+        state = GraphState(bank.features, bank.positions, rows, status, initial_mask=initial_mask)
+        values = attacker.network.values_at(state, drawn)
+        values = values.masked_fill((status.gather(1, drawn) != INACTIVE)[..., None], -torch.inf)
+        best = values.transpose(1, 2).flatten(1).argmax(dim=1)
+        node = drawn[games, best % drawn.shape[1]]
+        free = status[games, node] == INACTIVE
+        sign = torch.where(best < drawn.shape[1], POSITIVE, NEGATIVE).to(status.dtype)
+        status[games, node] = torch.where(free, sign, status[games, node])
+        actions[:, step] = torch.where(free, encode(sign, node, nodes), -1)
+    return actions
 
 
 class RoundStarts:

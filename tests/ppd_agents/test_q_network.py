@@ -213,3 +213,40 @@ def test_an_estimate_beyond_its_range_counts_as_the_end_of_it(random_state):
     ]
     assert torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
+
+
+def test_suspicion_is_a_part_of_the_value_of_its_own(random_state):
+    state = random_state()
+    network = GraphQNetwork(QNetworkConfig(role="defender", hidden=16, dropout=0.0, suspicion=0.4)).eval()
+    logits, active = network.suspicions(state)
+    nodes = state.status.shape[1]
+    columns = active.nodes + nodes * ~active.positive
+    whole, dice = network(state), network(state, dice_only=True)
+    gap = (whole - dice).gather(1, columns)[active.present]
+    expected = 0.4 * (2 * logits.sigmoid() - 1)[active.present]
+    torch.testing.assert_close(gap, expected)
+    assert gap.abs().max() > 0 and (whole[:, -1] == 0).all()
+    chosen = columns[:, 0]
+    for only in (False, True):
+        values = network(state, dice_only=only).gather(1, chosen[:, None])[:, 0]
+        torch.testing.assert_close(network.q_of(state, chosen, dice_only=only), values)
+
+
+def test_only_a_defender_is_suspicious(random_state):
+    with pytest.raises(ConfigError, match="defender"):
+        QNetworkConfig(role="attacker", suspicion=0.1)
+    with pytest.raises(ConfigError, match="without suspicion"):
+        GraphQNetwork(QNetworkConfig(role="defender", hidden=8)).suspicions(random_state())
+
+
+def test_the_initial_mask_is_seen_by_its_node_and_by_the_prompts(random_state):
+    state = random_state(batch=2)
+    network = GraphQNetwork(QNetworkConfig(hidden=16, dropout=0.0, use_initial_mask=True)).eval()
+    with pytest.raises(ConfigError, match="initial_mask"):
+        network(state)
+    dark = torch.zeros(state.status.shape, dtype=torch.bool)
+    inactive = int((state.status[0] == 0).nonzero()[0])
+    lit = dark.clone()
+    lit[0, inactive] = True
+    before, after = (network(replace(state, initial_mask=mask)) for mask in (dark, lit))
+    assert not torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])

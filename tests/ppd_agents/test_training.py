@@ -13,7 +13,7 @@ from ppd_agents.training.adversarial import Alternation, train_adversarial
 from ppd_agents.training.callbacks import open_wandb
 from ppd_agents.training.checkpoints import list_checkpoints, load_checkpoint
 from ppd_agents.training.presets import PRESETS, TrainConfig, preset
-from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal, draw_scenes
+from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal, draw_scenes, rehearse
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game_batch import GameBatch
 
@@ -382,3 +382,36 @@ def test_impossible_configurations_are_refused(changes, message):
         preset("mini", **changes)
     with pytest.raises(ConfigError, match="maxi"):
         preset("maxi")
+
+
+def test_rehearsals_take_free_nodes_of_the_pool(small_simulator, tmp_path):
+    bank = small_simulator.bank
+    attacker = Alternation(tiny(grid=bank.grid), tmp_path).agent("attacker")
+    rows = torch.arange(3)
+    ideal = draw_ideal(bank, rows, "jittered", np.random.default_rng(0))
+    drawn = [
+        rehearse(bank, rows, ideal, 6, attacker, None, pool, np.random.default_rng(1)) for pool in (4, 4, 999)
+    ]
+    assert drawn[0].equal(drawn[1]) and not drawn[0].equal(drawn[2])
+    for actions in drawn:
+        nodes = actions % ideal.shape[1]
+        for row in range(3):
+            played = nodes[row][actions[row] >= 0]
+            assert len(played.unique()) == len(played) and (ideal[row][played] == 0).all()
+    greedy = AttackRunner(small_simulator).run(rows, ideal, 6, attacker, np.random.default_rng(2))
+    best = ideal.clone()
+    signs = torch.where(drawn[2] < ideal.shape[1], 1, 2).to(torch.int8)
+    assert best.scatter(1, drawn[2] % ideal.shape[1], signs).equal(greedy)
+
+
+def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
+    with pytest.raises(ConfigError, match="shaping"):
+        tiny(rehearsals=4, shaping=0.0)
+    training = Alternation(tiny(rehearsals=4, shaping=0.2, rounds=1), tmp_path)
+    learner = training.learners["defender"]
+    assert learner.env.shaping == 0 and learner.model.network_config.suspicion == 0.2
+    assert training.learners["attacker"].model.attacks is None
+    training.run()
+    assert training.attacks.count == 4
+    loss = learner.model.suspicion_loss(training.attacks)
+    assert loss.item() > 0 and loss.requires_grad

@@ -5,6 +5,7 @@ import torch
 
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import INVALID_PENALTY
+from ppd_env.simulator import covered
 
 
 def draw(games, seed=0, count=1):
@@ -134,3 +135,23 @@ def test_changed_marks_the_last_move(make_games):
     moved = action < 2 * games.nodes
     expected[moved, action[moved] % games.nodes] = True
     assert torch.equal(games.changed, expected)
+
+
+def test_the_mask_a_game_began_with_is_remembered(make_games):
+    games = make_games(2)
+    share = games.feedback()
+    assert games.initial_mask.equal(covered(share)) and games.initial_mask.any()
+    kept = games.initial_mask.clone()
+    games.step(games.legal()[:, :-1].to(torch.int8).argmax(dim=1))
+    assert games.initial_mask.equal(kept)
+    games.load_state_dict({**games.state_dict(), "initial_mask": ~kept})
+    assert games.initial_mask.equal(~kept)
+
+
+def test_a_small_object_covers_its_best_patch():
+    share = torch.tensor([[0.0, 0.2, 0.1, 0.05], [0.0, 0.0, 0.0, 0.0], [1.0, 0.5, 0.4, 0.0]])
+    assert covered(share).tolist() == [
+        [False, True, True, False],
+        [False, False, False, False],
+        [True, True, False, False],
+    ]
