@@ -83,6 +83,8 @@ class Evaluate:
     """Controls: seeds of the trainings, where no agents are named."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
     """Controls: settings of the trainings."""
+    rivals: tuple[Literal["graph_statistics", "maskable_ppo"], ...] = ("graph_statistics", "maskable_ppo")
+    """Controls: learned controls to train as well."""
     sections: tuple[Literal["main", "lattice", "transfer"], ...] = ("main", "lattice", "transfer")
     """Controls: main; lattice, ideal prompts at a fixed interval; transfer, other segmenters and features."""
     transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
@@ -236,7 +238,9 @@ def _controls(options: Evaluate) -> dict[str, object]:
             found = [load_contestant(path, number, device) for number, path in enumerate(options.agents)]
         else:
             configs = [preset(options.preset, seed=seed, device=device) for seed in options.training_seeds]
-            found = [train_contestant(config, folder / f"seed-{config.seed}") for config in configs]
+            found = [
+                train_contestant(config, folder / f"seed-{config.seed}", options.rivals) for config in configs
+            ]
         config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
         parts = sections(config, options.sections, options.transfer)
         return run_suite(with_common_rivals(found), parts, scenes, folder / "evaluation", print)

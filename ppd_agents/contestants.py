@@ -12,9 +12,11 @@ from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import agents_fingerprint, policies
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import TrainConfig
+from ppd_env.errors import ConfigError
 
-RIVALS: tuple[str, ...] = ()
-"""Learned controls: defenders trained in another way on the same scenes."""
+RIVALS = ("graph_statistics", "maskable_ppo")
+"""Learned controls, trained on the same scenes: a DQN that learns from graph statistics only, as PPD's
+predecessor does, and PPO that learns from changes of Dice under the trained attacker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,20 @@ def train_contestant(config: TrainConfig, folder: Path, rivals: tuple[str, ...] 
         rivals: The learned controls to train as well.
     """
     trained = train_adversarial(config, folder / "training", resume=True)
-    return Contestant(config.seed, trained.attacker, trained.defender)
+    found = {name: _train_rival(name, config, folder / name, trained.attacker) for name in rivals}
+    return Contestant(config.seed, trained.attacker, trained.defender, found)
+
+
+def _train_rival(name: str, config: TrainConfig, folder: Path, attacker: Agent) -> Agent:
+    if name == "graph_statistics":
+        # Its values are no Dice: it stops where no removal betters the statistics.
+        other = replace(config, reward="graph-statistics", shaping=0.0, rehearsals=0, least_gain=0.0)
+        return train_adversarial(other, folder, resume=True).defender
+    if name == "maskable_ppo":
+        from ppd_agents.methods.maskable_ppo import train_maskable_ppo  # sb3-contrib serves nothing else
+
+        return train_maskable_ppo(config, folder, attacker=attacker)
+    raise ConfigError(f"Unknown learned control {name!r}; known ones: {', '.join(RIVALS)}.")
 
 
 def load_contestant(folder: Path, number: int, device: str) -> Contestant:

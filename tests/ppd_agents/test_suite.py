@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ppd_agents import cli
-from ppd_agents.contestants import Contestant, load_contestant, with_common_rivals
+from ppd_agents.contestants import RIVALS, Contestant, load_contestant, train_contestant, with_common_rivals
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation import measure as measure_module
@@ -15,6 +15,7 @@ from ppd_agents.evaluation.rows import ROWS
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
 from ppd_agents.suite import find_scenes, run_suite, sections
+from ppd_agents.training.presets import preset
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
 
@@ -203,3 +204,37 @@ def test_the_command_measures_named_agents(capsys, tmp_path):
     assert result["averages"] == {}
     assert list(result["results"]) == [SHAPES]
     assert "defence.neighbours" in capsys.readouterr().out
+
+
+def test_a_contestant_is_trained_once_with_its_rivals(tmp_path, monkeypatch):
+    import ppd_agents.methods.maskable_ppo as ppo
+
+    monkeypatch.setattr(ppo, "train_maskable_ppo", lambda config, folder, attacker: agent("defender", 7))
+    config = preset(
+        "mini",
+        scenes="shapes://train?count=4&seed=0",
+        segmenter="fake",
+        features="fake",
+        grid=8,
+        rounds=1,
+        games=2,
+        steps=(2, 2),
+        branches=1,
+        hidden=8,
+        seed=2,
+        tensorboard=False,
+        progress=False,
+    )
+    first = train_contestant(config, tmp_path)
+    assert first.seed == 2
+    assert tuple(first.rivals) == RIVALS
+    assert first.rivals["graph_statistics"].notes["config"]["reward"] == "graph-statistics"
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint-*/tensors.safetensors")}
+    assert len(kept) == 2
+    assert train_contestant(config, tmp_path).fingerprint == first.fingerprint
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    save_agent(agent("defender", 7), tmp_path / "maskable_ppo" / "defender")
+    assert load_contestant(tmp_path / "training", 0, "cpu").fingerprint == first.fingerprint
+    assert list(train_contestant(config, tmp_path, ()).rivals) == []
+    with pytest.raises(ConfigError, match="Unknown learned control"):
+        train_contestant(config, tmp_path, ("magic",))
