@@ -102,7 +102,15 @@ def test_outlier_finds_the_prompt_that_looks_like_no_other_of_its_sign():
     status = prompts([*range(2, 9), 11], [*range(32, 39), 40])
     world = World(features)
     assert gone(status, clean("outlier", world, status, 1)) == [40]
-    assert {11, 40} <= set(gone(status, clean("outlier", world, status, 2)))
+    assert gone(status, clean("outlier", world, status)) == [11, 40]
+
+
+def test_signs_are_spread_differently_without_an_outlier():
+    features = torch.zeros(GRID * GRID, 2)
+    features[:8, 0] = torch.linspace(0, 20, 8)
+    features[8:, 0] = torch.linspace(0, 1, GRID * GRID - 8)
+    status = prompts(range(8), range(8, 30))
+    assert gone(status, clean("outlier", World(features), status)) == []
 
 
 def test_neighbours_outvote_a_prompt_of_the_wrong_sign():
