@@ -6,13 +6,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
+
+if TYPE_CHECKING:
+    from ppd_agents.dqn.agent import Agent
+    from ppd_agents.evaluation.settings import EvaluationConfig
 
 JsonPath = Annotated[Path | None, arg(metavar="PATH")]
 
@@ -61,20 +65,44 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure trained agents on scenes of your choice, beside random and oracle controls."""
+    """Measure trained agents on scenes of your choice, beside random and oracle controls.
 
-    agents: Path = Path("runs/default/training")
-    """Folder that holds the agents `attacker` and `defender`."""
-    scenes: tuple[str, ...] = ("shapes://test?count=200&seed=0", "photos://test")
-    """URIs of scenes, such as folder:///data/mine?images=images&masks=masks."""
+    `--suite controls` compares several training seeds with every control; it goes on where it stopped.
+    """
+
+    suite: Literal["standard", "controls"] = "standard"
+    """standard: one pair of agents; controls: several training seeds, every control, one-shot prompts."""
+    agents: tuple[Path, ...] = ()
+    """Folders that hold the agents `attacker` and `defender`, for the controls one per training seed; without
+    any, runs/default/training, or for the controls agents that are trained first."""
+    scenes: tuple[str, ...] = ()
+    """URIs of scenes, such as folder:///data/mine?images=images&masks=masks; else shapes and photos."""
+    data: Path | None = None
+    """Controls: where the folders of real images lie, such as kvasir_seg; absent ones are left out."""
     budgets: tuple[int, ...] = (6, 20)
     """Numbers of attack actions; the defender has as many."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of the ideal prompts and of the random moves."""
+    """Seeds of the ideal prompts and of the random moves; the controls take the first for all agents."""
+    training_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Controls: seeds of the trainings, where no agents are named."""
+    preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
+    """Controls: settings of the trainings."""
+    rivals: tuple[Literal["graph_statistics", "maskable_ppo"], ...] = ("graph_statistics", "maskable_ppo")
+    """Controls: learned controls to train as well."""
+    sections: tuple[Literal["main", "lattice", "transfer"], ...] = ("main", "lattice", "transfer")
+    """Controls: main; lattice, ideal prompts at a fixed interval; transfer, other segmenters and features."""
+    transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
+    """Controls: SEGMENTER+FEATURES pairs of the transfer section."""
+    runs: Path = Path("runs")
+    """Controls: folder of all runs; trainings and finished stages go to RUNS/controls."""
     segmenter: str = "mini"
     """URI of the segmenter."""
+    features: str | None = None
+    """URI of the patch features; those the agents were trained on where None."""
     oracle_scenes: int = 40
     """The oracles play on the first so many scenes of each URI."""
+    resamples: int = 2000
+    """Bootstrap resamples."""
     device: str = "cpu"
     """A torch device, such as cuda."""
     json: JsonPath = None
@@ -176,34 +204,70 @@ def _train(options: Train) -> int:
 
 
 def _evaluate(options: Evaluate) -> int:
-    from ppd_agents.dqn.agent import load_agent
-    from ppd_agents.evaluation.measure import EvaluationConfig
-    from ppd_agents.evaluation.tables import evaluate, write_json
-    from ppd_agents.pipeline import agents_fingerprint, policies
+    from ppd_agents.evaluation.tables import write_json
 
-    device = _checked_device(options.device)
-    folders = [options.agents / role for role in ("attacker", "defender")]
-    for folder in folders:
-        if not folder.is_dir():
-            raise PPDError(f"{folder} holds no agent: run `ppd run` first, or pass --agents FOLDER.")
-    agents = [load_agent(folder, device) for folder in folders]
-    config = EvaluationConfig(
-        scenes=options.scenes,
-        segmenter=options.segmenter,
-        features=agents[1].features,
-        grid=agents[1].grid,
-        budgets=options.budgets,
-        seeds=options.seeds,
-        oracle_scenes=options.oracle_scenes,
-        device=device,
-    )
-    attacker, defender = policies(*agents)
-    result = evaluate(config, attacker, defender, agents=agents_fingerprint(*agents), progress=True)
+    result = _controls(options) if options.suite == "controls" else _standard(options)
     if options.json is not None:
         write_json(options.json, result)
         print(f"Numbers: {options.json}")
     _print_tables(result)
     return 0
+
+
+def _standard(options: Evaluate) -> dict[str, object]:
+    from ppd_agents.dqn.agent import load_agent
+    from ppd_agents.evaluation.settings import EvaluationConfig
+    from ppd_agents.evaluation.tables import evaluate
+    from ppd_agents.pipeline import agents_fingerprint, policies
+
+    folders = options.agents or (Path("runs/default/training"),)
+    if len(folders) > 1:
+        raise ConfigError("Several folders of agents are compared with --suite controls only.")
+    for place in (folders[0] / role for role in ("attacker", "defender")):
+        if not place.is_dir():
+            raise PPDError(f"{place} holds no agent: run `ppd run` first, or pass --agents FOLDER.")
+    device = _checked_device(options.device)
+    agents = [load_agent(folders[0] / role, device) for role in ("attacker", "defender")]
+    config = _evaluation(options, options.scenes or EvaluationConfig.scenes, agents[1], device)
+    attacker, defender = policies(*agents)
+    return evaluate(config, attacker, defender, agents=agents_fingerprint(*agents), progress=True)
+
+
+def _controls(options: Evaluate) -> dict[str, object]:
+    from ppd_agents.contestants import load_contestant, train_contestant, with_common_rivals
+    from ppd_agents.locking import sole_user
+    from ppd_agents.suite import SCENES, find_scenes, run_suite, sections
+    from ppd_agents.training.presets import preset
+
+    device, folder = _checked_device(options.device), options.runs / "controls"
+    scenes = find_scenes(options.scenes or SCENES, options.data)
+    with sole_user(folder):
+        if options.agents:
+            found = [load_contestant(path, number, device) for number, path in enumerate(options.agents)]
+        else:
+            configs = [preset(options.preset, seed=seed, device=device) for seed in options.training_seeds]
+            found = [
+                train_contestant(config, folder / f"seed-{config.seed}", options.rivals) for config in configs
+            ]
+        config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
+        parts = sections(config, options.sections, options.transfer)
+        return run_suite(with_common_rivals(found), parts, scenes, folder / "evaluation", print)
+
+
+def _evaluation(options: Evaluate, scenes: tuple[str, ...], defender: Agent, device: str) -> EvaluationConfig:
+    from ppd_agents.evaluation.settings import EvaluationConfig
+
+    return EvaluationConfig(
+        scenes=scenes,
+        segmenter=options.segmenter,
+        features=options.features or defender.features,
+        grid=defender.grid,
+        budgets=options.budgets,
+        seeds=options.seeds,
+        oracle_scenes=options.oracle_scenes,
+        resamples=options.resamples,
+        device=device,
+    )
 
 
 def _print_tables(result: dict[str, object]) -> None:
@@ -272,7 +336,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train)
+        resumable = isinstance(options, Run | Train) or getattr(options, "suite", "") == "controls"
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

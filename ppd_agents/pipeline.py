@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ppd_agents.dqn.agent import Agent, GreedyAgent
-from ppd_agents.evaluation.measure import EvaluationConfig, Measurements
+from ppd_agents.evaluation.measure import measure
+from ppd_agents.evaluation.scoring import Measurements
+from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.stages import fingerprint
-from ppd_agents.evaluation.tables import assemble, measure, write_json
+from ppd_agents.evaluation.tables import assemble, write_json
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery

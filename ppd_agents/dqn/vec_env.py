@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvStepRetu
 from torch import Tensor
 
 from ppd_agents.dqn.masked_dqn import refuse_illegal
+from ppd_agents.dqn.potentials import Potential
 from ppd_agents.dqn.transition_store import pack_shares, pack_status
 from ppd_env.errors import PPDError
-from ppd_env.game.actions import INACTIVE
 from ppd_env.game_batch import GameBatch
 
 
@@ -80,9 +80,8 @@ class GameVecEnv(VecEnv):
             of starting anew at once. So rounds of one length stay together.
         feedback: Observations hold the segmenter's own answer.
         initial_mask: Observations hold which nodes the mask covered when the game began.
-        shaping: Added to the reward for each prompt removed that was not there before the attack, taken off
-            for each such prompt that comes: the change of a potential, which leaves the best policy of the
-            undiscounted game as it is (Ng et al., 1999).
+        dice_weight: Weight of the change of Dice in the reward.
+        potential: Its change is added to the reward.
     """
 
     def __init__(
@@ -93,10 +92,12 @@ class GameVecEnv(VecEnv):
         hold: bool = False,
         feedback: bool = False,
         initial_mask: bool = False,
-        shaping: float = 0.0,
+        dice_weight: float = 1.0,
+        potential: Potential | None = None,
     ) -> None:
         self.games, self.starts = games, starts
-        self.hold, self.feedback, self.shaping = hold, feedback, shaping
+        self.hold, self.feedback = hold, feedback
+        self.dice_weight, self.potential = dice_weight, potential
         self.initial_mask = initial_mask
         self.reference = torch.zeros_like(games.status)
         nodes, scenes = games.nodes, len(games.simulator.bank)
@@ -154,8 +155,8 @@ class GameVecEnv(VecEnv):
             which = torch.from_numpy(live).to(device)
             before = self.games.status[which].clone()
             result = self.games.step(self._actions[live].to(device), which)
-            bonus = self._shape(which, before, self.games.status[which])
-            rewards[live] = (result.reward + bonus).cpu().numpy()
+            reward = self._reward(which, result.reward[:, None], before, self.games.status[which][:, None])
+            rewards[live] = reward[:, 0].cpu().numpy()
             truncated = result.truncated.cpu().numpy()
             dones[live] = result.terminated.cpu().numpy() | truncated
             self._returns[live] += rewards[live]
@@ -184,14 +185,24 @@ class GameVecEnv(VecEnv):
             self._begin(finished)
         return self._observe()
 
-    def _shape(self, which: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """Return the change of potential between statuses (..., N) of the games ``which``, (...) float32."""
-        reference = self.reference[which].view(len(which), *(1,) * (after.dim() - 2), -1)
-        foreign = [
-            ((status != INACTIVE) & (status != reference)).sum(-1)
-            for status in (before.view(reference.shape), after)
-        ]
-        return self.shaping * (foreign[0] - foreign[1]).to(torch.float32)
+    def _reward(self, which: Tensor, dice: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Return the rewards of K outcomes of the games ``which`` (k,).
+
+        Args:
+            which: (k,) int64.
+            dice: (k, K) float32, the role's change of Dice.
+            before: (k, N) int8.
+            after: (k, K, N) int8.
+
+        Returns:
+            (k, K) float32.
+        """
+        reward = self.dice_weight * dice
+        if self.potential is None:
+            return reward
+        where = (self.games.rows[which], self.reference[which])
+        rated = [self.potential(where[0], status, where[1]) for status in (before[:, None], after)]
+        return reward + rated[1] - rated[0]
 
     def branch(self, games: Tensor, actions: Tensor) -> Tried:
         """Tell what K further actions of k games would bring; nothing changes.
@@ -210,9 +221,9 @@ class GameVecEnv(VecEnv):
         if self.feedback:
             parents = self.games.rows[games].repeat_interleave(shape[1])
             seen = self.games.simulator.feedback(parents, branches.segmentation.logits)
-        bonus = self._shape(games, self.games.status[games], branches.status)
+        reward = self._reward(games, branches.reward, self.games.status[games], branches.status)
         return Tried(
-            (branches.reward + bonus).cpu().numpy(),
+            reward.cpu().numpy(),
             pack_status(branches.status).cpu().numpy(),
             branches.terminated.cpu().numpy(),
             None if seen is None else pack_shares(seen).view(*shape, -1).cpu().numpy(),

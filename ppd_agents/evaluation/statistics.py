@@ -16,6 +16,12 @@ import numpy as np
 MINIMUM_HARM = 5.0
 """Points of Dice an attack must cost before its ratios mean anything; under it they are null."""
 
+HARM = ("ideal", "attack.learned")
+"""Rows whose difference is the harm."""
+
+WAY = ("attack.random", "attack.learned", "attack.random", "attack.oracle")
+"""Rows whose ratio is how far the learned attack goes from the random one to the oracle."""
+
 Rows = Mapping[str, np.ndarray]
 
 
@@ -41,6 +47,8 @@ class Bootstrap:
     ) -> Bootstrap:
         """Draw ``resamples`` resamples of seeds and of clusters.
 
+        The seeds come first: from equal generators, sets of different scenes get the same draws of seeds.
+
         Args:
             groups: The cluster of each scene.
             seeds: Number of seeds, at least 1.
@@ -49,8 +57,8 @@ class Bootstrap:
             confidence: Coverage of the intervals in (0, 1).
         """
         names, member = np.unique(np.asarray(groups), return_inverse=True)
-        clusters = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
         seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+        clusters = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
         weights = seed_counts[:, :, None] * clusters[:, None, member]
         return Bootstrap(weights.astype(np.float64), confidence)
 
@@ -96,12 +104,12 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=np.asarray(bottom) > 0)
 
 
-def paired_ratio(
+def ratio_estimate(
     dice: Rows,
     names: tuple[str, str, str, str],
     bootstrap: Bootstrap,
-    harm: tuple[str, str] = ("ideal", "attack.learned"),
-) -> dict[str, Any]:
+    harm: tuple[str, str] = HARM,
+) -> tuple[float, np.ndarray] | None:
     """Estimate (a - b) / (c - d) of four rows measured on the same scenes and seeds.
 
     Args:
@@ -111,22 +119,43 @@ def paired_ratio(
         harm: Rows whose difference of means must reach ``MINIMUM_HARM`` points.
 
     Returns:
-        ``{"value", "ci", "n", "per_seed", "paired"}``; value, ci and the entries of per_seed are null where
-        the harm is too small or c - d is not positive; ``paired`` holds each row's mean on these scenes.
+        The ratio and its value in each resample (R,); None where the harm is too small or c - d is not
+        positive.
     """
-    paired = {name: float(dice[name].mean()) for name in dict.fromkeys((*harm, *names))}
-    answer: dict[str, Any] = {"value": None, "ci": None, "n": int(dice[names[0]].shape[1]), "paired": paired}
-    answer["per_seed"] = _over_seeds(dice, names, harm)
-    if paired[harm[0]] - paired[harm[1]] < MINIMUM_HARM or paired[names[2]] <= paired[names[3]]:
-        return answer
+    mean = {name: float(dice[name].mean()) for name in (*harm, *names)}
+    if mean[harm[0]] - mean[harm[1]] < MINIMUM_HARM or mean[names[2]] <= mean[names[3]]:
+        return None
     a, b, c, d = (bootstrap.means(dice[name]) for name in names)
-    answer["value"] = (paired[names[0]] - paired[names[1]]) / (paired[names[2]] - paired[names[3]])
-    answer["ci"] = bootstrap.interval(_ratio(a - b, c - d))
-    return answer
+    value = (mean[names[0]] - mean[names[1]]) / (mean[names[2]] - mean[names[3]])
+    return value, _ratio(a - b, c - d)
 
 
-def _over_seeds(dice: Rows, names: tuple[str, str, str, str], harm: tuple[str, str]) -> list[float | None]:
-    """Return the ratio of every seed alone, null where it means nothing."""
+def paired_ratio(
+    dice: Rows,
+    names: tuple[str, str, str, str],
+    bootstrap: Bootstrap,
+    harm: tuple[str, str] = HARM,
+) -> dict[str, Any]:
+    """Describe the ratio that ``ratio_estimate`` estimates; arguments as there.
+
+    Returns:
+        ``{"value", "ci", "n", "per_seed", "paired"}``; value, ci and the entries of per_seed are null where
+        the ratio means nothing; ``paired`` holds each row's mean on these scenes.
+    """
+    estimate = ratio_estimate(dice, names, bootstrap, harm)
+    return {
+        "value": None if estimate is None else estimate[0],
+        "ci": None if estimate is None else bootstrap.interval(estimate[1]),
+        "n": int(dice[names[0]].shape[1]),
+        "paired": {name: float(dice[name].mean()) for name in dict.fromkeys((*harm, *names))},
+        "per_seed": ratio_per_seed(dice, names, harm),
+    }
+
+
+def ratio_per_seed(
+    dice: Rows, names: tuple[str, str, str, str], harm: tuple[str, str] = HARM
+) -> list[float | None]:
+    """Return the ratio of every seed alone, null where it means nothing; arguments as ``ratio_estimate``."""
     before, after, a, b, c, d = (dice[name].mean(axis=1) for name in (*harm, *names))
     ratios = _ratio(a - b, c - d)
     ratios[before - after < MINIMUM_HARM] = np.nan
@@ -152,13 +181,16 @@ def change(dice: Rows, names: tuple[str, str], bootstrap: Bootstrap) -> dict[str
     }
 
 
+def recovery_of(defence: str) -> tuple[str, str, str, str]:
+    """Return the rows whose ratio is the recovery of ``defence``."""
+    return (defence, "attack.learned", "ideal", "attack.learned")
+
+
 def way(dice: Rows, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return how far the learned attack goes from the random one to the oracle, as ``paired_ratio`` does."""
-    return paired_ratio(
-        dice, ("attack.random", "attack.learned", "attack.random", "attack.oracle"), bootstrap
-    )
+    return paired_ratio(dice, WAY, bootstrap)
 
 
 def recovery(dice: Rows, bootstrap: Bootstrap, defence: str = "defence.learned") -> dict[str, Any]:
     """Return the share of the learned attack's harm that ``defence`` takes back, as ``paired_ratio`` does."""
-    return paired_ratio(dice, (defence, "attack.learned", "ideal", "attack.learned"), bootstrap)
+    return paired_ratio(dice, recovery_of(defence), bootstrap)

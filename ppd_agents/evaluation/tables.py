@@ -11,17 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from ppd_agents.evaluation.measure import ROWS, Bench, EvaluationConfig, Measurements, Scorer
+from ppd_agents.evaluation.measure import measure, scene_notes
 from ppd_agents.evaluation.rollouts import Policy
-from ppd_agents.evaluation.stages import StageStore, fingerprint
-from ppd_agents.evaluation.statistics import Bootstrap, change, recovery, summarise, way
-from ppd_env.features.registry import load_features
-from ppd_env.scenes.bank import open_bank
-from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.simulator import Simulator
+from ppd_agents.evaluation.scoring import Measurements
+from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_agents.evaluation.tabulate import tabulate
 
 PACKAGES = (
     "point-prompt-defender",
@@ -33,7 +27,6 @@ PACKAGES = (
     "scikit-image",
     "opencv-python",
 )
-_BOOTSTRAP_SEED = 0
 
 
 def versions() -> dict[str, str]:
@@ -45,99 +38,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def measure(
-    config: EvaluationConfig,
-    attacker: Policy,
-    defender: Policy,
-    *,
-    agents: str,
-    folder: Path | None = None,
-    progress: bool = False,
-) -> list[Measurements]:
-    """Play all rows on all scenes.
-
-    Args:
-        config: What is measured.
-        attacker: Learned attacker; it must ignore the horizon, since its longest attack serves all budgets.
-        defender: Learned defender.
-        agents: Fingerprint of both (of their weights).
-        folder: Where finished stages are kept and taken from; None keeps nothing.
-        progress: Show progress bars.
-
-    Returns:
-        One set of measurements per URI.
-    """
-    answer = []
-    for uri in config.scenes:
-        bank = open_bank(
-            uri, config.segmenter, config.features, config.grid, config.device, progress=progress
-        )
-        simulator = Simulator(bank, load_segmenter(config.segmenter, config.device))
-        store = StageStore(folder, fingerprint([_decisive(config), scene_notes(bank, config), agents]))
-        scorer, found = Scorer(simulator), Measurements(bank, {row: [] for row in ROWS})
-        total = len(ROWS) * len(config.seeds)
-        with tqdm(total=total, desc=f"evaluating {uri}", unit="row", disable=not progress) as bar:
-            for seed in config.seeds:
-                stages = Bench(simulator, config, seed, scorer, store, progress).run(attacker, defender, bar)
-                for row in ROWS:
-                    found.rows[row].append(stages[row])
-        answer.append(found)
-    return answer
-
-
-def _decisive(config: EvaluationConfig) -> dict[str, Any]:
-    """Return the settings a stored stage depends on."""
-    left_out = ("scenes", "seeds", "resamples", "confidence", "device")
-    return {key: value for key, value in asdict(config).items() if key not in left_out}
-
-
-def scene_notes(bank: Any, config: EvaluationConfig) -> dict[str, Any]:
-    """Return what identifies the scenes and models of a bank: signatures, count, scenes left out."""
-    return {
-        "signature": bank.source.signature,
-        "segmenter": load_segmenter(config.segmenter, config.device).signature,
-        "features": load_features(config.features, config.device).signature
-        if config.features != "segmenter"
-        else "segmenter",
-        "n": len(bank),
-        "left_out": [str(problem) for problem in bank.problems],
-    }
-
-
-def tabulate(found: Measurements, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Turn measurements into ``{BUDGET: {ROW: {...}}}`` with ``way``, ``recovery`` and ``clean_change``.
-
-    Next to the rows stand ``way`` and ``recovery``: ``{"value", "ci", "n", "per_seed", "paired"}``;
-    ``recovery`` also gives those of the other defences under ``"controls"``. ``clean_change``
-    ``{"value", "ci", "n"}`` is what the defender does to clean prompts, in points of Dice.
-    """
-    groups = found.bank.groups
-    few = min(config.oracle_scenes, len(groups))
-    whole, part = (_draw(groups[:count], config) for count in (len(groups), few))
-    table: dict[str, dict[str, Any]] = {}
-    for budget in config.budgets:
-        rows: dict[str, Any] = {}
-        for row in ROWS:
-            draws = part if row.endswith(".oracle") else whole
-            rows[row] = summarise(found.dice(row, budget), found.iou(row, budget), draws)
-        every = {row: found.dice(row, budget) for row in ROWS if not row.endswith(".oracle")}
-        first = {row: found.dice(row, budget, few) for row in ROWS}
-        rows["way"] = way(first, part)
-        rows["recovery"] = recovery(every, whole)
-        rows["recovery"]["controls"] = {
-            "defence.random": recovery(every, whole, "defence.random"),
-            "defence.oracle": recovery(first, part, "defence.oracle"),
-        }
-        rows["clean_change"] = change(every, ("clean.learned", "ideal"), whole)
-        table[str(budget)] = rows
-    return table
-
-
-def _draw(groups: Sequence[str], config: EvaluationConfig) -> Bootstrap:
-    rng = np.random.default_rng(_BOOTSTRAP_SEED)
-    return Bootstrap.draw(groups, len(config.seeds), rng, config.resamples, config.confidence)
 
 
 def assemble(
@@ -163,7 +63,6 @@ def assemble(
     described = {
         **asdict(config),
         "oracle": {"pool": config.oracle_pool, "n": config.oracle_scenes},
-        "layout": "jittered",
         "scene_sets": {found.bank.uri: scene_notes(found.bank, config) for found in measured},
         **(extra or {}),
     }
@@ -175,6 +74,11 @@ def assemble(
         "results": {found.bank.uri: tabulate(found, config) for found in measured},
         "config": described,
     }
+    return as_plain(result)
+
+
+def as_plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result as a result file holds it: plain JSON, numbers with four decimals at most."""
     plain: dict[str, Any] = json.loads(json.dumps(result), parse_float=_rounded)
     return plain
 

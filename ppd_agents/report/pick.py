@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ppd_agents.evaluation.measure import Measurements
+from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.report.gallery import GalleryScene, Panel
 from ppd_agents.report.html import Gallery
 from ppd_agents.report.summary import set_title

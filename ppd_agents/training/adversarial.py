@@ -18,6 +18,8 @@ from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import EpsilonSchedule
 from ppd_agents.dqn.masked_dqn import MaskedDQN
+from ppd_agents.dqn.potentials import AttackLeft, GraphStatistics
+from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_agents.dqn.vec_env import GameVecEnv
 from ppd_agents.locking import sole_user
 from ppd_agents.training.best import CRITERION, score
@@ -189,14 +191,13 @@ class Alternation:
         )
         starts = RoundStarts(attacking=role == "attacker")
         network = config.network(role)
-        shaping = config.shaping if role == "defender" and not network.suspicion else 0.0
         env = GameVecEnv(
             games,
             starts,
             hold=True,
             feedback=network.use_feedback,
             initial_mask=network.use_initial_mask,
-            shaping=shaping,
+            **self._reward(network),
         )
         epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
         first, last = config.learning_rate, config.final_learning_rate
@@ -233,6 +234,14 @@ class Alternation:
             },
         )
         return Learner(role, games, starts, env, model, epsilon)
+
+    def _reward(self, network: QNetworkConfig) -> dict[str, Any]:
+        """Return what a role learns from, as ``GameVecEnv`` takes it."""
+        config, bank = self.config, self.simulator.bank
+        if network.role == "defender" and config.reward == "graph-statistics":
+            return {"dice_weight": 0.0, "potential": GraphStatistics(bank.features, bank.positions)}
+        shaped = network.role == "defender" and config.shaping and not network.suspicion
+        return {"potential": AttackLeft(config.shaping) if shaped else None}
 
     def agent(self, role: Role) -> Agent:
         """Return one agent as it is now; its network goes on learning."""

@@ -13,6 +13,7 @@ from ppd_env.game.actions import Role
 from ppd_env.prompting.ideal import LAYOUTS
 
 _WANDB = ("off", "offline", "online")
+_REWARDS = ("dice", "graph-statistics")
 _FEEDBACK = ("none", "attacker", "defender", "both")
 
 
@@ -67,6 +68,8 @@ class TrainConfig:
         opponent_pool: Past attackers the defender still meets, in every second round.
         clean_share: Share of the defender's starts without any attack.
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
+        reward: What the defender learns from: ``"dice"``, or ``"graph-statistics"``, a control that sees no
+            mask (``GraphStatistics``); the attacker always learns from Dice.
         shaping: What each prompt of the attack that the defender removes adds to its reward in training
             (``GameVecEnv``), and each other one takes off; 0 learns from changes of Dice alone.
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
@@ -124,6 +127,7 @@ class TrainConfig:
     opponent_pool: int = 0
     clean_share: float = 0.4
     partial_share: float = 0.25
+    reward: str = "dice"
     shaping: float = 0.03
     rehearsals: int = 0
     attack_pool: int = 96
@@ -157,6 +161,10 @@ class TrainConfig:
             raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
         if self.rehearsals and self.feedback != "none":
             raise ConfigError("rehearsals are not decoded: no role can have feedback with them.")
+        if self.shaping and self.reward != "dice":
+            raise ConfigError(
+                f"shaping knows the attack, the reward {self.reward!r} must not: set shaping to 0."
+            )
         for name in ("branches", "gradient_steps", "learning_starts", "rehearsals", "opponent_pool"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
@@ -176,6 +184,7 @@ class TrainConfig:
             ("label_mode", ("free", "truth")),
             ("wandb", _WANDB),
             ("feedback", _FEEDBACK),
+            ("reward", _REWARDS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")

@@ -165,7 +165,7 @@ def attack_round(
     rows: Tensor,
     ideal: Tensor,
     steps: int,
-    attacker: Agent,
+    attacker: Agent | None,
     shares: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,7 +176,7 @@ def attack_round(
         rows: (B,) int64.
         ideal: (B, N) int8, the prompts the attacks begin from.
         steps: T.
-        attacker: The frozen current attacker, who plays greedily (PPD, Algorithm 1).
+        attacker: The frozen current attacker, who plays greedily (PPD, Algorithm 1); None attacks at random.
         shares: Chance of a random attack, of none at all, and of an attack of 1..T steps instead of T.
         rng: Draws the kinds and the random attacks.
 

@@ -32,18 +32,42 @@ def ideal_prompts(
         (N,) int8 status.
     """
     grid = round(len(truth) ** 0.5)
-    if layout == "jittered":
-        nodes = _jittered(grid, rng)
-    elif layout == "lattice":
-        axis = np.arange(min(LATTICE_INTERVAL // 2, grid - 1), grid, LATTICE_INTERVAL)
-        nodes = (axis[:, None] * grid + axis).ravel()
-    else:
-        raise ConfigError(f"Unknown layout {layout!r} of ideal prompts; known ones: {', '.join(LAYOUTS)}.")
+    _check_layout(layout)
+    nodes = _jittered(grid, rng) if layout == "jittered" else _lattice(grid)
     status = np.full(len(truth), INACTIVE, np.int8)
     status[nodes] = np.where(truth[nodes], POSITIVE, NEGATIVE)
     if not (status == POSITIVE).any():
         status[peak] = POSITIVE
     return status
+
+
+def usual_count(grid: int, layout: str = "jittered") -> float:
+    """Return the mean number of ideal prompts on a grid, from the distribution ``ideal_prompts`` documents.
+
+    Args:
+        grid: g, patches per side.
+        layout: Layout of the prompts.
+
+    Raises:
+        ConfigError: The layout is unknown.
+    """
+    _check_layout(layout)
+    if layout == "lattice":
+        return float(len(_lattice(grid)))
+    cells = [(-(-grid // stride)) ** 2 for stride in STRIDES]
+    return float(np.mean(cells)) * (1 - LARGEST_DROP / 2)
+
+
+def _check_layout(layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise ConfigError(f"Unknown layout {layout!r} of ideal prompts; known ones: {', '.join(LAYOUTS)}.")
+
+
+def _lattice(grid: int) -> np.ndarray:
+    """Return every fourth node of every fourth row."""
+    axis = np.arange(min(LATTICE_INTERVAL // 2, grid - 1), grid, LATTICE_INTERVAL)
+    nodes: np.ndarray = (axis[:, None] * grid + axis).ravel()
+    return nodes
 
 
 def _jittered(grid: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,8 +8,10 @@ import torch
 from ppd_agents.dqn.agent import Agent, GreedyAgent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
-from ppd_agents.evaluation.measure import ROWS, EvaluationConfig, Scorer, ideal_statuses
 from ppd_agents.evaluation.rollouts import generators, is_blind, play
+from ppd_agents.evaluation.rows import ROWS, ideal_statuses
+from ppd_agents.evaluation.scoring import Scorer
+from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.tables import evaluate
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game_batch import GameBatch
@@ -228,7 +230,15 @@ def test_evaluation_does_not_depend_on_other_scenes(result):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"budgets": ()}, {"budgets": (0,)}, {"scenes": ()}, {"oracle_pool": 0}, {"confidence": 1.0}]
+    "changes",
+    [
+        {"budgets": ()},
+        {"budgets": (0,)},
+        {"scenes": ()},
+        {"oracle_pool": 0},
+        {"confidence": 1.0},
+        {"layout": "ring"},
+    ],
 )
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(ConfigError):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ppd_agents import pipeline
-from ppd_agents.evaluation.measure import EvaluationConfig
+from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import RunConfig, run_all
 from ppd_agents.training.presets import preset
 from ppd_env.errors import PPDError

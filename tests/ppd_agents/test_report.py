@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from ppd_agents.evaluation.measure import ROWS
+from ppd_agents.evaluation.rows import ROWS
 from ppd_agents.evaluation.statistics import Bootstrap, change, recovery, summarise, way
 from ppd_agents.report.charts import Curve, Interval, interval_chart, line_chart, nice_ticks, running_mean
 from ppd_agents.report.gallery import GalleryScene, Panel, outline, scene_figure

@@ -8,6 +8,7 @@ import torch
 from tiny_training import tiny
 
 from ppd_agents.dqn.agent import GreedyAgent, load_agent, save_agent
+from ppd_agents.dqn.potentials import AttackLeft, GraphStatistics
 from ppd_agents.training.adversarial import Alternation, train_adversarial
 from ppd_agents.training.callbacks import open_wandb
 from ppd_agents.training.presets import PRESETS, TrainConfig, preset
@@ -228,8 +229,17 @@ def test_the_options_of_the_learner_reach_it(tmp_path):
 
 def test_only_the_defender_is_rewarded_for_undoing_the_attack(tmp_path):
     learners = Alternation(tiny(rounds=1, shaping=0.5), tmp_path).learners
-    assert learners["attacker"].env.shaping == 0
-    assert learners["defender"].env.shaping == 0.5
+    assert learners["attacker"].env.potential is None
+    assert learners["defender"].env.potential == AttackLeft(0.5)
+
+
+def test_a_defender_may_learn_from_graph_statistics_alone(tmp_path):
+    config = tiny(rounds=1, reward="graph-statistics", shaping=0.0)
+    learners = Alternation(config, tmp_path).learners
+    assert isinstance(learners["defender"].env.potential, GraphStatistics)
+    assert learners["defender"].env.dice_weight == 0
+    assert learners["attacker"].env.potential is None
+    assert learners["attacker"].env.dice_weight == 1
 
 
 def test_truthful_attacks_give_nodes_their_true_sign(small_simulator):
@@ -268,6 +278,8 @@ def test_presets_have_the_published_numbers():
         ({"n_step": 0}, "n_step"),
         ({"loss": "l1"}, "loss"),
         ({"huber_delta": 0.0}, "huber_delta"),
+        ({"reward": "applause"}, "reward"),
+        ({"reward": "graph-statistics"}, "shaping"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):
@@ -304,7 +316,7 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
         tiny(rehearsals=4, shaping=0.0)
     training = Alternation(tiny(rehearsals=4, shaping=0.2, rounds=1), tmp_path)
     learner = training.learners["defender"]
-    assert learner.env.shaping == 0
+    assert learner.env.potential is None
     assert learner.model.network_config.suspicion == 0.2
     assert training.learners["attacker"].model.attacks is None
     training.run()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppd_agents.dqn.potentials import AttackLeft
 from ppd_agents.dqn.transition_store import pack_status
 from ppd_agents.dqn.vec_env import GameVecEnv, Starts
 from ppd_env.errors import PPDError
@@ -26,10 +27,10 @@ class FixedStarts:
         return Starts(torch.arange(count), status, steps, torch.full((count,), self.attacking), reference)
 
 
-def make(simulator, games=3, hold=False, allow_stop=True, shaping=0.0, **options):
+def make(simulator, games=3, hold=False, allow_stop=True, reward=None, **options):
     starts = FixedStarts(simulator, **options)
     batch = GameBatch(simulator, games, allow_stop=allow_stop)
-    env = GameVecEnv(batch, starts, hold=hold, feedback=True, shaping=shaping)
+    env = GameVecEnv(batch, starts, hold=hold, feedback=True, **(reward or {}))
     return env, starts
 
 
@@ -119,7 +120,8 @@ def test_branches_match_the_steps_they_foretell(small_simulator):
 def test_only_undoing_the_attack_adds_to_the_reward(small_simulator):
     nodes = small_simulator.nodes
     plain, shaped = (
-        make(small_simulator, steps=2, attacking=False, shaping=shaping)[0] for shaping in (0.0, 0.25)
+        make(small_simulator, steps=2, attacking=False, reward=reward)[0]
+        for reward in ({}, {"potential": AttackLeft(0.25)})
     )
     for env in (plain, shaped):
         env.reset()

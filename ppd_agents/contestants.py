@@ -1,0 +1,100 @@
+"""The trained agents that a measurement compares: one set of them for each training seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ppd_agents.dqn.agent import Agent, load_agent
+from ppd_agents.evaluation.rows import Row, control_rows
+from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_agents.pipeline import agents_fingerprint, policies
+from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.presets import TrainConfig
+from ppd_env.errors import ConfigError
+
+RIVALS = ("graph_statistics", "maskable_ppo")
+"""Learned controls, trained on the same scenes: a DQN that learns from graph statistics only, as PPD's
+predecessor does, and PPO that learns from changes of Dice under the trained attacker."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """What one training seed brings.
+
+    Args:
+        seed: The training seed.
+        attacker: The trained attacker.
+        defender: The trained defender.
+        rivals: Learned controls by name, defenders all.
+    """
+
+    seed: int
+    attacker: Agent
+    defender: Agent
+    rivals: Mapping[str, Agent] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all weights and settings."""
+        return agents_fingerprint(self.attacker, self.defender, *self.rivals.values())
+
+    def rows(self, config: EvaluationConfig) -> dict[str, Row]:
+        """Declare every row of the controls' tables for these agents."""
+        attacker, defender = policies(self.attacker, self.defender)
+        rivals = {name: policies(self.attacker, rival)[1] for name, rival in self.rivals.items()}
+        return control_rows(attacker, defender, rivals, config)
+
+
+def train_contestant(config: TrainConfig, folder: Path, rivals: tuple[str, ...] = RIVALS) -> Contestant:
+    """Train one seed's agents; what is finished is taken as it is, what was interrupted goes on.
+
+    Args:
+        config: The training, with its seed.
+        folder: Takes ``training`` and a folder for each rival.
+        rivals: The learned controls to train as well.
+    """
+    trained = train_adversarial(config, folder / "training", resume=True)
+    found = {name: _train_rival(name, config, folder / name, trained.attacker) for name in rivals}
+    return Contestant(config.seed, trained.attacker, trained.defender, found)
+
+
+def _train_rival(name: str, config: TrainConfig, folder: Path, attacker: Agent) -> Agent:
+    if name == "graph_statistics":
+        # Its values are no Dice: it stops where no removal betters the statistics.
+        other = replace(config, reward="graph-statistics", shaping=0.0, rehearsals=0, least_gain=0.0)
+        return train_adversarial(other, folder, resume=True).defender
+    if name == "maskable_ppo":
+        from ppd_agents.methods.maskable_ppo import train_maskable_ppo  # sb3-contrib serves nothing else
+
+        return train_maskable_ppo(config, folder, attacker=attacker)
+    raise ConfigError(f"Unknown learned control {name!r}; known ones: {', '.join(RIVALS)}.")
+
+
+def load_contestant(folder: Path, number: int, device: str) -> Contestant:
+    """Load agents that were trained before.
+
+    Args:
+        folder: Holds ``attacker`` and ``defender``; rivals are taken from the folders beside it, where
+            ``train_contestant`` puts them.
+        number: Stands for the training seed of agents that do not tell theirs.
+        device: A torch device.
+
+    Raises:
+        PPDError: The agents are missing or damaged.
+    """
+    attacker, defender = (load_agent(folder / role, device) for role in ("attacker", "defender"))
+    beside = {name: folder.parent / name / "defender" for name in RIVALS}
+    rivals = {name: load_agent(path, device) for name, path in beside.items() if path.is_dir()}
+    seed = defender.notes.get("config", {}).get("seed", number)
+    return Contestant(int(seed), attacker, defender, rivals)
+
+
+def with_common_rivals(contestants: list[Contestant]) -> list[Contestant]:
+    """Leave out the rivals that some seed lacks: a row has one entry per seed."""
+    common = set.intersection(*(set(one.rivals) for one in contestants))
+    return [
+        replace(one, rivals={name: rival for name, rival in one.rivals.items() if name in common})
+        for one in contestants
+    ]

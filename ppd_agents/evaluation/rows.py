@@ -1,0 +1,214 @@
+"""The rows of a table, declared: whose prompts each starts from, and who changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppd_agents.evaluation.cleaners import Cleaner, cleaners
+from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
+from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
+from ppd_agents.evaluation.rollouts import Policy, play
+from ppd_agents.evaluation.scoring import Scorer
+from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_env.prompting.ideal import ideal_prompts
+from ppd_env.scenes.bank import SceneBank
+from ppd_env.simulator import Simulator
+
+ROWS = (
+    "ideal",
+    "attack.random",
+    "attack.learned",
+    "attack.oracle",
+    "defence.random",
+    "defence.learned",
+    "defence.oracle",
+    "clean.learned",
+)
+"""Rows of every table; defences play on ``attack.learned``, ``clean.learned`` defends ideal prompts."""
+
+_ORDER = ("ideal", "attack", "defence", "clean", "matching")
+# What a generator is for: its draws depend on (seed, stream, scene) only.
+_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, _LEARNED, _CLEANER, _REFERENCE = range(7)
+
+Generators = Sequence[np.random.Generator]
+
+
+class Mover(Protocol):
+    """Changes the prompts of many scenes."""
+
+    def __call__(
+        self,
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        """Return the prompts (B, N) int8 after each budget, starting from ``status`` (B, N) int8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A row whose prompts come with the scenes.
+
+    Args:
+        draw: Returns (S, N) int8 from the scenes and one generator for each.
+        stream: What its generators are for.
+    """
+
+    draw: Callable[[Scorer, Generators], Tensor]
+    stream: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A row in which somebody changes the prompts of another row.
+
+    Args:
+        start: That row.
+        mover: Who changes them.
+        stream: What its generators are for.
+        learned: The mover was trained, or knows who was.
+        few: It plays on the oracle's scenes only.
+        endless: It may change as many prompts as there are, whatever the budget.
+    """
+
+    start: str
+    mover: Mover
+    stream: int
+    learned: bool = False
+    few: bool = False
+    endless: bool = False
+
+
+Row = Draw | Turn
+
+
+def plays(policy: Policy, *, attacking: bool) -> Mover:
+    """Return the mover that plays a policy in one role."""
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        return play(
+            simulator,
+            rows,
+            status,
+            policy,
+            attacking=attacking,
+            budgets=budgets,
+            rngs=rngs,
+            progress=progress,
+        )
+
+    return move
+
+
+def cleans(cleaner: Cleaner) -> Mover:
+    """Return the mover that applies a cleaner, to the same draws for each budget."""
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        return {b: cleaner(simulator, rows, status, b, deepcopy(rngs)) for b in budgets}
+
+    return move
+
+
+def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) -> dict[str, Row]:
+    """Declare ``ROWS``.
+
+    Args:
+        attacker: Learned attacker; it must ignore the horizon, since its longest attack serves all budgets.
+        defender: Learned defender.
+        config: What is measured.
+    """
+    attack, defence = plays(attacker, attacking=True), plays(defender, attacking=False)
+    oracle = plays(OracleAttack(config.oracle_pool), attacking=True)
+    attacked = "attack.learned"
+
+    def ideal(scorer: Scorer, rngs: Generators) -> Tensor:
+        return ideal_statuses(scorer.simulator.bank, rngs, config.layout)
+
+    return {
+        "ideal": Draw(ideal, _START),
+        "attack.random": Turn("ideal", plays(RandomControl(), attacking=True), _RANDOM_ATTACK),
+        attacked: Turn("ideal", attack, _LEARNED, learned=True),
+        "attack.oracle": Turn("ideal", oracle, _ORACLE_ATTACK, few=True),
+        "defence.random": Turn(attacked, plays(RandomControl(), attacking=False), _RANDOM_DEFENCE),
+        "defence.learned": Turn(attacked, defence, _LEARNED, learned=True),
+        "defence.oracle": Turn(attacked, plays(OracleDefence(), attacking=False), _LEARNED, few=True),
+        "clean.learned": Turn("ideal", defence, _LEARNED, learned=True),
+    }
+
+
+def control_rows(
+    attacker: Policy, defender: Policy, rivals: Mapping[str, Policy], config: EvaluationConfig
+) -> dict[str, Row]:
+    """Declare the standard rows, every control beside the defender, and one-shot matching.
+
+    Args:
+        attacker: Learned attacker.
+        defender: Learned defender.
+        rivals: Further learned defenders by name.
+        config: What is measured.
+
+    Returns:
+        The rows in the order of the table, each after the one it starts from.
+    """
+    known = cleaners(config.layout)
+    rows = standard_rows(attacker, defender, config)
+    for name, rival in rivals.items():
+        mover = plays(rival, attacking=False)
+        rows[f"defence.{name}"] = Turn("attack.learned", mover, _LEARNED, learned=True)
+        rows[f"clean.{name}"] = Turn("ideal", mover, _LEARNED, learned=True)
+    rows["clean.random"] = Turn("ideal", plays(RandomControl(), attacking=False), _RANDOM_DEFENCE)
+    for name, cleaner in known.items():
+        rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
+        rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
+    defence, subsample = plays(defender, attacking=False), cleans(known["subsample"])
+    rows["matching"] = Draw(_matched, _REFERENCE)
+    rows["matching.learned"] = Turn("matching", defence, _LEARNED, learned=True, endless=True)
+    rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
+    return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
+
+
+def agentless(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows that depend on no trained agent: one playing serves them all."""
+    found: dict[str, Row] = {}
+    for name, row in rows.items():
+        if isinstance(row, Draw) or (not row.learned and row.start in found):
+            found[name] = row
+    return found
+
+
+def ideal_statuses(bank: SceneBank, rngs: Generators, layout: str = "jittered") -> Tensor:
+    """Draw ideal prompts for every scene of a bank with one generator each, (S, N) int8."""
+    truths, peaks = bank.truth.cpu().numpy(), bank.peak.tolist()
+    drawn = [ideal_prompts(t, p, r, layout) for t, p, r in zip(truths, peaks, rngs, strict=True)]
+    return torch.from_numpy(np.stack(drawn))
+
+
+def _matched(scorer: Scorer, rngs: Generators) -> Tensor:
+    """Draw every scene's reference and match with it."""
+    bank = scorer.simulator.bank
+    return matching_statuses(bank, reference_rows(bank, rngs), scorer.truth)

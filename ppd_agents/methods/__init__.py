@@ -1,0 +1,1 @@
+"""Other methods that learn to defend, on the same games; one folder each."""

@@ -1,0 +1,190 @@
+"""The controls suite: trains several seeds, measures every control on every set of scenes; resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ppd_agents.contestants import Contestant
+from ppd_agents.evaluation.averages import average
+from ppd_agents.evaluation.cleaners import cleaner_settings
+from ppd_agents.evaluation.measure import Pass, measure_scenes, scene_notes
+from ppd_agents.evaluation.one_shot import REFERENCE_RULE
+from ppd_agents.evaluation.scoring import Measurements
+from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_agents.evaluation.tables import as_plain, versions
+from ppd_agents.evaluation.tabulate import tabulate
+from ppd_agents.pipeline import Clock
+from ppd_env.errors import ConfigError
+
+SCENES = ("shapes://test?count=300&seed=0", "photos://test")
+"""What everyone can measure on, without any data."""
+
+REAL_FOLDERS = ("kvasir_seg", "isic2018", "coco200", "fss1000", "persam_examples")
+"""Folders of real images with masks (``folder://``) that are measured too where they are found."""
+
+AVERAGE = "real folders"
+"""Name of the average over the folders of real images."""
+
+TRANSFER = ("mini+segmenter", "fake+fake")
+"""Segmenter and features, other than the training's, that the same agents are measured on."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The same rows under settings of their own.
+
+    Args:
+        name: Its name in the result; the first one, ``"main"``, is the result's own.
+        config: What is measured.
+    """
+
+    name: str
+    config: EvaluationConfig
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Everything that is measured on, under names that depend on no machine.
+
+    Args:
+        uris: Name -> URI.
+        real: The names that are folders of real images.
+        absent: Folders of real images that were not found.
+    """
+
+    uris: Mapping[str, str]
+    real: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+def find_scenes(scenes: Sequence[str], data: Path | None) -> Scenes:
+    """List the sets of scenes: URIs as they are, and those of ``REAL_FOLDERS`` that lie under ``data``.
+
+    Args:
+        scenes: URIs.
+        data: Folder of the real folders; None where there is none.
+
+    Raises:
+        ConfigError: ``data`` is no folder.
+    """
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"{data} is no folder: name the one that holds {', '.join(REAL_FOLDERS)}.")
+    real = tuple(name for name in REAL_FOLDERS if data is not None and (data / name).is_dir())
+    uris = {uri: uri for uri in scenes} | {name: f"folder://{data}/{name}" for name in real}
+    return Scenes(uris, real, tuple(name for name in REAL_FOLDERS if name not in real))
+
+
+def sections(config: EvaluationConfig, kinds: Sequence[str], transfer: Sequence[str]) -> list[Section]:
+    """Return the sections of a suite.
+
+    Args:
+        config: What the main one measures.
+        kinds: ``"main"``; ``"lattice"``, the ideal prompts on the paper's own fixed interval;
+            ``"transfer"``, other segmenters and features.
+        transfer: ``SEGMENTER+FEATURES`` each.
+
+    Raises:
+        ConfigError: A pair does not name both.
+    """
+    found = [Section("main", config)] if "main" in kinds else []
+    if "lattice" in kinds:
+        found.append(Section("lattice", replace(config, layout="lattice")))
+    for pair in transfer if "transfer" in kinds else ():
+        segmenter, plus, features = pair.partition("+")
+        if not (segmenter and plus and features):
+            raise ConfigError(f"{pair!r}: name a segmenter and features, such as {TRANSFER[0]!r}.")
+        found.append(Section(f"transfer {pair}", replace(config, segmenter=segmenter, features=features)))
+    return found
+
+
+def run_suite(
+    contestants: Sequence[Contestant],
+    parts: Sequence[Section],
+    scenes: Scenes,
+    folder: Path,
+    say: Say,
+    *,
+    command: str = "evaluate --suite controls",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure every control and assemble the result.
+
+    Rows that depend on no agent are played once and shared by all training seeds.
+
+    Args:
+        contestants: One per training seed.
+        parts: What is measured.
+        scenes: What it is measured on.
+        folder: Keeps finished stages, from which an interrupted suite goes on.
+        say: Called with a line about what happens next.
+        command: Recorded in the result.
+        progress: Show progress bars.
+
+    Returns:
+        A result file's content (``tables.assemble``), whose seeds are training seeds, with ``"averages"``
+        over the real folders and, under ``"sections"``, ``{NAME: {"settings", "results", "averages"}}``.
+    """
+    clock = Clock(folder / "time.json")
+    if scenes.absent:
+        say(f"Left out, since no such folder was found: {', '.join(scenes.absent)}.")
+    played: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Any] = {}
+    for part in parts:
+        say(f"Measuring {part.name}: {', '.join(scenes.uris)} ...")
+        measured = _measure(contestants, part, scenes, folder, progress)
+        clock.save()
+        notes[part.name] = {name: scene_notes(found.bank, part.config) for name, found in measured.items()}
+        real = {name: measured[name] for name in scenes.real}
+        played[part.name] = {
+            "settings": _settings(part.config),
+            "results": {name: tabulate(found, part.config) for name, found in measured.items()},
+            "averages": {AVERAGE: average(real, part.config)} if real else {},
+        }
+    main = played.pop("main", {"results": {}, "averages": {}})
+    return as_plain(
+        {
+            "command": command,
+            "seeds": [one.seed for one in contestants],
+            "versions": versions(),
+            "seconds": round(clock.seconds(), 1),
+            "results": main["results"],
+            "averages": main["averages"],
+            "sections": played,
+            "config": {
+                **_settings(parts[0].config),
+                "scenes": list(scenes.uris),
+                "absent": list(scenes.absent),
+                "scene_sets": notes,
+                "agents": [one.fingerprint for one in contestants],
+                "train": [one.defender.notes.get("config") for one in contestants],
+                "cleaners": cleaner_settings(),
+                "matching": {"reference": REFERENCE_RULE},
+            },
+        }
+    )
+
+
+def _measure(
+    contestants: Sequence[Contestant], part: Section, scenes: Scenes, folder: Path, progress: bool
+) -> dict[str, Measurements]:
+    place = folder / part.name.replace(" ", "-")
+    config = part.config
+    passes = [
+        Pass(config.seeds[0], one.rows(config), one.fingerprint, place / one.fingerprint)
+        for one in contestants
+    ]
+    return {
+        name: measure_scenes(uri, config, passes, name=name, shared=place / "shared", progress=progress)
+        for name, uri in scenes.uris.items()
+    }
+
+
+def _settings(config: EvaluationConfig) -> dict[str, Any]:
+    """Return what a section measures, without its scenes, whose URIs may name folders of this machine."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ("scenes", "seeds")}
+    return settings | {"evaluation_seed": config.seeds[0]}
