@@ -46,7 +46,8 @@ def picture(tmp_path):
         (("run", "--name", "../outside"), "plain folder name"),
         (("train", "--device", "abacus"), "'abacus' cannot be used"),
         (("evaluate", "--agents", "no/such/folder"), "no agent"),
-        (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png"),
+        (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png: does not exist"),
+        (("refine", ".", "--points", "no.json", "--out", "out"), "is a folder"),
     ],
 )
 def test_errors_are_one_sentence_and_code_2(capsys, tmp_path, monkeypatch, arguments, says):
