@@ -95,15 +95,16 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
         save_file(weights, made / _TENSORS)
         if path.exists():
-            _check_is_agent(path)
+            if not is_agent(path):
+                raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
             shutil.move(path, Path(aside) / "old")
         made.rename(path)
     return path
 
 
-def _check_is_agent(path: Path) -> None:
-    if not (path / _JSON).is_file():
-        raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
+def is_agent(path: Path) -> bool:
+    """Tell whether a folder holds what ``save_agent`` writes."""
+    return (path / _JSON).is_file()
 
 
 def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:

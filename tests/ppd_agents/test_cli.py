@@ -171,10 +171,10 @@ def test_refine_explains_bad_points(capsys, tmp_path, picture, text, says):
 
 
 def test_refine_says_how_to_get_a_defender(capsys, tmp_path, picture, monkeypatch):
-    import ppd_agents.refining as refining
+    import ppd_agents.shipped as shipped
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(refining, "WEIGHTS", Path("nothing"))
+    monkeypatch.setattr(shipped, "WEIGHTS", Path("nothing"))
     code, _, err = run(
         capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", "out", "--segmenter", "fake"
     )
