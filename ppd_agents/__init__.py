@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppd_agents.defender import Defender
     from ppd_agents.dqn.masked_dqn import MaskedDQN
+    from ppd_agents.shipped import open_agent
     from ppd_agents.training.adversarial import train_adversarial
 
-__all__ = ["Defender", "MaskedDQN", "train_adversarial"]
+__all__ = ["Defender", "MaskedDQN", "open_agent", "train_adversarial"]
 
 _HOMES = {
     "Defender": "ppd_agents.defender",
     "MaskedDQN": "ppd_agents.dqn.masked_dqn",
+    "open_agent": "ppd_agents.shipped",
     "train_adversarial": "ppd_agents.training.adversarial",
 }
 

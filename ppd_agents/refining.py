@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from ppd_agents.defender import WEIGHTS, Defender, Refinement
+from ppd_agents.defender import Defender, Refinement
 from ppd_agents.evaluation.tables import write_json
+from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.rendering import Frame, draw
@@ -36,7 +37,7 @@ def choose_defender(named: str | None) -> str:
         return named
     if TRAINED_HERE.is_dir():
         return str(TRAINED_HERE)
-    if (WEIGHTS / SHIPPED).is_dir():
+    if SHIPPED in shipped_names():
         return SHIPPED
     raise PPDError(
         f"There is no trained defender in {TRAINED_HERE}: run `ppd run` first, or name one by --defender."

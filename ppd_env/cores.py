@@ -1,4 +1,4 @@
-"""Pieces of work side by side, one per core of the CPU."""
+"""Pieces of work side by side, one per core of the CPU; a forked process works on one core."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return this process's pool; threads do not survive a fork."""
+    """Return this process's pool; threads do not survive a fork, and a child may take more cores again."""
     key = (os.getpid(), threads)
     if key not in _pools:
         pool = ThreadPoolExecutor(threads, "ppd-core", initializer=_take_one_core)
@@ -48,6 +48,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         torch.set_num_threads(threads)
         _pools[key] = pool
     return _pools[key]
+
+
+def _stay_on_one_core() -> None:
+    """Let a forked process compute without the threads it did not inherit.
+
+    GNU OpenMP still believes in them and waits for them in the first operation that would be shared.
+    """
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # systems without fork lack it
+    os.register_at_fork(after_in_child=_stay_on_one_core)
 
 
 def _take_one_core() -> None:

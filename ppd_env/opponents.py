@@ -170,7 +170,10 @@ def _import(uri: Uri) -> Opponent:
         factory = getattr(importlib.import_module(uri.scheme), uri.path)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"Opponent {uri.text!r} cannot be imported: {error}.") from error
-    opponent = factory(**uri.query)
+    try:
+        opponent = factory(**uri.query)
+    except TypeError as error:  # of unknown keys
+        raise ConfigError(f"Opponent {uri.text!r} cannot be made: {error}.") from error
     if not isinstance(opponent, Opponent):
         raise ConfigError(f"Opponent {uri.text!r}: {type(opponent).__name__} has no act(games, which, rngs).")
     return opponent

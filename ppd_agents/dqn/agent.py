@@ -79,8 +79,8 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         PPDError: The folder holds something else.
     """
     path = Path(path)
-    if path.exists():
-        _check_is_agent(path)
+    if path.exists() and not is_agent(path):
+        raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
     facts = {
         "format": FORMAT,
         "network": agent.network.config.to_json(),
@@ -98,9 +98,9 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
     return path
 
 
-def _check_is_agent(path: Path) -> None:
-    if not (path / _JSON).is_file():
-        raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
+def is_agent(path: Path) -> bool:
+    """Tell whether a folder holds what ``save_agent`` writes."""
+    return (path / _JSON).is_file()
 
 
 def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:

@@ -250,6 +250,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 if frames > 1 and picture.format != "MPO":  # in which phones add a preview to a JPEG
                     raise SceneError(str(path), f"holds {frames} pictures; save the one you mean by itself.")
                 yield picture
+    except FileNotFoundError:
+        raise SceneError(str(path), "does not exist; check the path.") from None
+    except IsADirectoryError:
+        raise SceneError(str(path), "is a folder; name an image file.") from None
     except UnidentifiedImageError:
         raise SceneError(str(path), "is not an image that can be read; save it as PNG or JPEG.") from None
     except Image.DecompressionBombError:

@@ -48,7 +48,8 @@ def picture(tmp_path):
         (("train", "--device", "abacus"), "'abacus' cannot be used"),
         (("evaluate", "--agents", "no/such/folder"), "run `ppd run` first, or pass --agents FOLDER"),
         (("evaluate",), "runs/default/training/attacker holds no agent: run `ppd run` first"),
-        (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png"),
+        (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png: does not exist"),
+        (("refine", ".", "--points", "no.json", "--out", "out"), "is a folder"),
     ],
 )
 def test_errors_are_one_sentence_and_code_2(capsys, tmp_path, monkeypatch, arguments, says):
@@ -172,10 +173,10 @@ def test_refine_explains_bad_points(capsys, tmp_path, picture, text, says):
 
 
 def test_refine_says_how_to_get_a_defender(capsys, tmp_path, picture, monkeypatch):
-    import ppd_agents.refining as refining
+    import ppd_agents.shipped as shipped
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(refining, "WEIGHTS", Path("nothing"))
+    monkeypatch.setattr(shipped, "WEIGHTS", Path("nothing"))
     code, _, err = run(
         capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", "out", "--segmenter", "fake"
     )

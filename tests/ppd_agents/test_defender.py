@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import ppd_agents.defender as module
+from ppd_agents import shipped
 from ppd_agents.defender import Defender, load_opponent
 from ppd_agents.dqn.agent import Agent, GreedyAgent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
@@ -90,6 +90,89 @@ def test_both_signs_in_one_patch_are_judged_one_after_the_other(defender, image)
     assert dark.kept.tolist() == [0, 2]
 
 
+class Fickle(GraphQNetwork):
+    """Would remove every positive prompt once it sees a negative one; keeps what it saw."""
+
+    def forward(self, state):
+        self.seen = [*getattr(self, "seen", []), state.status[0].clone()]
+        count = state.status.shape[1]
+        values = torch.full((len(state.status), 2 * count + 1), -1.0)
+        values[:, :count] += 2.0 * (state.status == 2).any(1, keepdim=True)
+        return values
+
+
+def test_the_second_pass_shows_the_negative_ones_and_leaves_the_positive_ones_alone(image):
+    fickle = agent(Fickle)
+    found = Defender(fickle).refine(image, [(57, 1), (58, 2), (1, 1), (30, 20)], [1, 0, 1, 1])
+    assert found.kept.tolist() == [0, 1, 2, 3]
+    assert [v.value for v in found.verdicts] == [-1, -1, -1, -1]
+    first, second = fickle.network.seen
+    assert [first[node].item() for node in (7, 0, 43)] == [1, 1, 1]
+    assert [second[node].item() for node in (7, 0, 43)] == [2, 1, 1]
+
+
+def test_one_of_each_sign_alone_in_a_patch_both_stay(image):
+    eager = Defender(replace(agent(), least_gain=-9.0))
+    assert eager.refine(image, [(57, 1), (58, 2)], [1, 0]).kept.tolist() == [0, 1]
+    assert eager.refine(image, [(57, 1), (58, 2), (1, 1)], [1, 0, 0]).labels.tolist() == [1, 0]
+
+
+def drawn_prompts(rng, count=4):
+    """Images of different sizes with 1 to 30 prompts each, some of both signs in one patch."""
+    images = [rng.integers(0, 255, (*rng.integers(1, 90, 2), 3), dtype=np.uint8) for _ in range(count)]
+    numbers = [1, *rng.integers(15, 30, count - 1)]
+    points = [rng.random((n, 2)) * i.shape[1::-1] for n, i in zip(numbers, images, strict=True)]
+    return images, points, [rng.integers(0, 2, n) for n in numbers]
+
+
+def assert_same(one, other):
+    assert one.kept.tolist() == other.kept.tolist()
+    assert np.array_equal(one.points, other.points)
+    assert one.labels.tolist() == other.labels.tolist()
+    assert one.stopped == other.stopped
+    for left, right in zip(one.verdicts, other.verdicts, strict=True):
+        assert (left.index, left.point, left.label) == (right.index, right.point, right.label)
+        assert (left.kept, left.step) == (right.kept, right.step)
+        assert left.value == pytest.approx(right.value, abs=1e-4)
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_a_batch_gives_what_each_image_gives_alone(rng, feedback):
+    defender = Defender(replace(agent(use_feedback=feedback), least_gain=-0.02))
+    given = drawn_prompts(rng)
+    together = defender.refine_batch(*given, segmenter="fake")
+    assert sum(len(found.removed) for found in together) > 15
+    for found, *one in zip(together, *given, strict=True):
+        assert_same(found, defender.refine(*one, segmenter="fake"))
+    assert defender.refine_batch([], [], []) == []
+
+
+def test_a_batch_costs_one_look_per_step(rng):
+    counted = replace(agent(), least_gain=-9.0)
+    given = drawn_prompts(rng)
+    looks = []
+    counted.network.register_forward_hook(lambda *_: looks.append(1))
+    together = Defender(counted).refine_batch(*given)
+    assert len(looks) <= max(max(v.step or 0 for v in found.verdicts) for found in together) + 2
+
+
+def test_errors_of_a_batch_name_the_image(defender, image):
+    with pytest.raises(PPDError, match=r"^images\[1\]: Point \(99, 3\) lies outside"):
+        defender.refine_batch([image] * 3, [[(3, 3)], [(99, 3)], [(3, 3)]], [[1]] * 3)
+    with pytest.raises(PPDError, match=r"^images\[2\]: .*uint8 RGB"):
+        defender.refine_batch([image, image, image[..., 0]], [[(3, 3)]] * 3, [[1]] * 3)
+    with pytest.raises(PPDError, match=r"3 images .* got 2 and 1"):
+        defender.refine_batch([image] * 3, [[(3, 3)]] * 2, [[1]])
+
+
+def test_the_last_positive_prompt_says_why_it_stays(defender, image):
+    found = defender.refine(image, [(5, 5), (50, 20)], [1, 1])
+    assert found.kept.tolist() == [1]
+    alone = defender.refine(image, [(5, 5)], [1]).verdicts[0]
+    assert alone.value > 0
+    assert "the last positive prompt is never removed" in alone.reason
+
+
 def test_whatever_it_is_given_it_keeps_a_positive_prompt(image):
     rng = np.random.default_rng(0)
     defender = Defender(agent())
@@ -114,12 +197,16 @@ def test_points_may_lie_on_the_last_pixels(defender, image):
     [
         ([(64, 3)], [1], r"\(64, 3\) lies outside"),
         ([(3, -1)], [1], "lies outside"),
-        ([(3, float("nan"))], [1], "lies outside"),
+        ([(3, float("nan"))], [1], "not finite"),
         ([(3, 3), (3, 3)], [1, 0], "as positive and as negative"),
         ([], [], r"n >= 1"),
         ([(3, 3, 3)], [1], "shape"),
         ([(3, 3)], [1, 0], "as many labels"),
         ([(3, 3)], [2], "labels must be"),
+        ([(3, 3)], [float("nan")], "labels must be"),
+        ([(3, 3), (3,)], [1, 1], "points must be an array of numbers"),
+        ([(3, 3)], ["left"], "labels must be an array of numbers"),
+        ([(float("inf"), 3)], [1], "not finite"),
     ],
 )
 def test_impossible_prompts_are_refused(defender, image, points, labels, message):
@@ -128,10 +215,17 @@ def test_impossible_prompts_are_refused(defender, image, points, labels, message
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), "photo.png"]
+    ("bad", "remedy"),
+    [
+        (np.zeros((8, 8), np.uint8), "grey"),
+        (np.zeros((8, 8, 4), np.uint8), "keep red, green and blue"),
+        (np.zeros((8, 8, 3)), "convert it"),
+        (np.zeros((0, 8, 3), np.uint8), "empty"),
+        ("photo.png", "got str"),
+    ],
 )
-def test_impossible_images_are_refused(defender, bad):
-    with pytest.raises(PPDError, match="uint8 RGB"):
+def test_impossible_images_are_refused(defender, bad, remedy):
+    with pytest.raises(PPDError, match=f"uint8 RGB.*{remedy}|{remedy}"):
         defender.refine(bad, [(1, 1)], [1])
 
 
@@ -141,13 +235,21 @@ def test_exact_duplicates_are_one_prompt(defender, image):
 
 
 def test_it_loads_saved_and_shipped_agents(tmp_path, monkeypatch, image):
-    save_agent(agent(), tmp_path / "weights" / "mini")
-    monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
-    by_name, by_path = Defender.load("mini"), Defender.load(tmp_path / "weights" / "mini")
-    one, two = (d.refine(image, [(5, 5), (40, 8)], [1, 0]) for d in (by_name, by_path))
-    assert [v.value for v in one.verdicts] == [v.value for v in two.verdicts]
+    pair = tmp_path / "weights" / "mini"
+    for role in ("attacker", "defender"):
+        save_agent(agent(role=role), pair / role)
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    found = [
+        Defender.load(n).refine(image, [(5, 5), (40, 8)], [1, 0]) for n in ("mini", pair, pair / "defender")
+    ]
+    assert [v.value for v in found[0].verdicts] == [v.value for v in found[1].verdicts]
+    assert [v.value for v in found[0].verdicts] == [v.value for v in found[2].verdicts]
     with pytest.raises(PPDError, match=r"no defender 'maxi'.*mini"):
         Defender.load("maxi")
+    with pytest.raises(PPDError, match="holds no agent"):
+        Defender.load(tmp_path)
+    with pytest.raises(PPDError, match="is an attacker"):
+        Defender.load(pair / "attacker")
 
 
 def test_agents_it_cannot_use_are_refused(tmp_path):
@@ -163,7 +265,7 @@ class Watcher(GraphQNetwork):
 
     def forward(self, state):
         self.seen = (state.feedback, state.predicted_iou)
-        return torch.full((1, 2 * state.status.shape[1] + 1), -1.0)
+        return torch.full((len(state.status), 2 * state.status.shape[1] + 1), -1.0)
 
 
 def test_feedback_is_what_the_simulator_would_show(small_simulator):
@@ -217,11 +319,15 @@ def test_a_gain_too_small_is_left_alone(image):
 
 
 def test_saved_agents_are_opponents_by_uri(tmp_path):
-    save_agent(agent(role="attacker"), tmp_path / "attacker")
+    for role in ("attacker", "defender"):
+        save_agent(agent(role=role), tmp_path / role)
     opponent = open_uri(f"ppd_agents.defender:load_opponent?path={tmp_path / 'attacker'}")
     assert isinstance(opponent, GreedyAgent)
     assert opponent.stop
     assert opponent.blind
-    assert not load_opponent(str(tmp_path / "attacker"), stop="false").stop
-    with pytest.raises(PPDError, match="'maybe'"):
-        load_opponent(str(tmp_path / "attacker"), stop="maybe")
+    assert load_opponent(str(tmp_path)).agent.role == "attacker"
+    assert load_opponent(str(tmp_path), role="defender").agent.role == "defender"
+    assert not load_opponent(str(tmp_path), stop="false").stop
+    for wrong in ({"stop": "maybe"}, {"role": "maybe"}):
+        with pytest.raises(PPDError, match="'maybe'"):
+            load_opponent(str(tmp_path), **wrong)

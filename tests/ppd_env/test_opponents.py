@@ -119,6 +119,7 @@ def test_loading():
         ("no_such_module:act", "cannot be imported"),
         ("math:no_such_name", "cannot be imported"),
         ("collections:OrderedDict", "has no act"),
+        ("ppd_env.opponents:OracleOpponent?pol=3", "cannot be made.*unexpected keyword argument 'pol'"),
     ],
 )
 def test_loading_what_is_not_there(uri, message):

@@ -1,0 +1,208 @@
+"""A defender's moves on prompt sets that users gave: images side by side, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.utils.rnn import pad_sequence
+
+from ppd_agents.dqn.agent import Agent
+from ppd_agents.dqn.q_network import GraphState
+from ppd_agents.prompt_sets import PromptSet
+from ppd_env.game.actions import NEGATIVE, POSITIVE, legal_actions
+from ppd_env.graph.distances import pairwise_distance
+from ppd_env.scenes.bank import patch_centres
+from ppd_env.segmenters.contract import ABSENT, Embedding, Segmenter
+from ppd_env.segmenters.letterbox import scaled_size
+from ppd_env.simulator import FEEDBACK_SAMPLES
+
+_TIE = 1e-4
+"""Values this close count as equal, and the first candidate goes: beside other images, whose prompts pad the
+batch, the last digits of a value change."""
+
+_DECODED_AT_ONCE = 64
+
+
+class Witness:
+    """What a segmenter answers to the prompts that are shown, for agents trained with its feedback.
+
+    Args:
+        segmenter: The segmenter.
+        embedding: Of the B images.
+        prompts: Of the B images.
+        grid: Patches per side.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, embedding: Embedding, prompts: Sequence[PromptSet], grid: int
+    ) -> None:
+        self._segmenter, self._embedding, self._grid = segmenter, embedding, grid
+        self._prompts = prompts
+
+    def answer(self, rows: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment k images.
+
+        Args:
+            rows: (k,) int64, which ones.
+            shown: (k, 2N) bool, the candidates whose prompts the segmenter gets.
+
+        Returns:
+            The share of predicted foreground per node, (k, N) float32, and the predicted IoU (k,) float32.
+        """
+        parts = [
+            self._decode(*pair)
+            for pair in zip(rows.split(_DECODED_AT_ONCE), shown.split(_DECODED_AT_ONCE), strict=True)
+        ]
+        share, iou = (torch.cat(part).to(shown.device) for part in zip(*parts, strict=True))
+        return share, iou
+
+    @torch.no_grad()
+    def _decode(self, rows: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        points, labels = [], []
+        for row, candidates in zip(rows.tolist(), shown.cpu().numpy(), strict=True):
+            given = self._prompts[row]
+            chosen = candidates[given.candidates]
+            points.append(torch.from_numpy(given.points[chosen]).float())
+            labels.append(torch.from_numpy(given.labels[chosen]))
+        device = self._segmenter.device
+        where = pad_sequence(points, batch_first=True).to(device)
+        signs = pad_sequence(labels, batch_first=True, padding_value=ABSENT).to(device)
+        rows = rows.to(device)
+        logits, iou = self._segmenter.decode(self._embedding, where, signs, rows=rows)
+        sizes = self._embedding.sizes[rows].tolist()
+        shares = [self._share(one, (h, w)) for one, (h, w) in zip(logits[:, 0], sizes, strict=True)]
+        return torch.cat(shares), iou[:, 0].clamp(0, 1)
+
+    def _share(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the share of foreground per node, (1, N), of one image's logits (h, h)."""
+        height, width = scaled_size(*size, self._segmenter.low_res)
+        mask = (logits[None, None, :height, :width] > 0).float()
+        samples = self._grid * FEEDBACK_SAMPLES
+        share = avg_pool2d(interpolate(mask, (samples, samples), mode="nearest-exact"), FEEDBACK_SAMPLES)
+        return share.flatten(1)
+
+
+class Cleaning:
+    """Removes the prompts of B images step by step, and remembers why; see ``Defender.refine`` for the rule.
+
+    Every step looks once at all images that go on. Candidates are counted as in the game: (positive, node)
+    for each node, then (negative, node).
+
+    Args:
+        agent: The defender.
+        features: (B, N, d) float32.
+        prompts: Of the B images.
+        witness: Tells what a segmenter makes of the prompts, for an agent that wants to know.
+
+    Attributes:
+        alive: (B, 2N) bool, candidates that have prompts and stay.
+        values: (B, 2N) float32, what their removal was worth when last looked at.
+        removed_at: (B, 2N) int64, the step of each image that removed them, from 1; 0 for those that stay.
+        reasons: In words why, by (image, candidate).
+        stopped: Why each image's cleaning ended.
+    """
+
+    def __init__(
+        self, agent: Agent, features: Tensor, prompts: Sequence[PromptSet], witness: Witness | None
+    ) -> None:
+        self._agent, self._features, self._witness = agent, features, witness
+        self._positions = patch_centres(agent.grid).to(features.device)
+        images, nodes = features.shape[:2]
+        self.alive = torch.zeros((images, 2 * nodes), dtype=torch.bool, device=features.device)
+        for row, given in zip(self.alive, prompts, strict=True):
+            row[torch.from_numpy(given.candidates).to(row.device)] = True
+        self._contested = self._by_sign(self.alive).all(dim=1)
+        self._second = torch.zeros(images, dtype=torch.bool, device=features.device)
+        self._steps = torch.zeros(images, dtype=torch.int64, device=features.device)
+        self.values = torch.zeros((images, 2 * nodes), device=features.device)
+        self.removed_at = torch.zeros((images, 2 * nodes), dtype=torch.int64, device=features.device)
+        self.reasons: dict[tuple[int, int], str] = {}
+        self.stopped = [""] * images
+
+    def run(self) -> None:
+        """Clean all images to the end."""
+        running = torch.arange(len(self.alive), device=self.alive.device)
+        while len(running):
+            running = running[self._step(running)]
+
+    @staticmethod
+    def _by_sign(candidates: Tensor) -> Tensor:
+        """View (k, 2N) candidates as (k, 2, N)."""
+        return candidates.unflatten(1, (2, -1))
+
+    def _step(self, rows: Tensor) -> Tensor:
+        """Take one step in the images ``rows`` (k,); return which of them go on, (k,) bool."""
+        shown, status = self._shown(rows)
+        seen = self._witness.answer(rows, shown) if self._witness is not None else ()
+        values = self._agent.values(GraphState(self._features, self._positions, rows, status, *seen))[:, :-1]
+        free = self._by_sign(shown).clone()
+        free[:, 0] &= ~self._second[rows, None]
+        judged = free.flatten(1)
+        self.values[rows] = torch.where(judged, values, self.values[rows])
+        defending = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        legal = legal_actions(status, defending)[:, :-1] & judged
+        best = _first_best(values, legal)
+        moves = values.gather(1, best[:, None])[:, 0].double() >= self._agent.least_gain
+        moves &= legal.any(dim=1)
+        self._remove(rows[moves], best[moves], status[moves])
+        again = ~moves & self._contested[rows].any(dim=1) & ~self._second[rows]
+        self._second[rows[again]] = True
+        for row, choice in zip(
+            rows[~moves & ~again].tolist(), legal[~moves & ~again].any(dim=1), strict=True
+        ):
+            self.stopped[row] = self._why_stop(bool(choice))
+        return moves | again
+
+    def _shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is shown: the candidates (k, 2N) bool and the status (k, N) int8 they make."""
+        shown = self._by_sign(self.alive[rows]).clone()
+        second, contested = self._second[rows, None], self._contested[rows]
+        shown[:, 0] &= ~(contested & second)
+        shown[:, 1] &= ~(contested & ~second)
+        status = POSITIVE * shown[:, 0].to(torch.int8) + NEGATIVE * shown[:, 1].to(torch.int8)
+        return shown.flatten(1), status
+
+    def _why_stop(self, choice: bool) -> str:
+        if choice:
+            return f"no removal is worth {self._agent.least_gain:g} of Dice"
+        return "nothing more may be removed: the last positive prompt, or else the last one, stays"
+
+    def _remove(self, rows: Tensor, candidates: Tensor, status: Tensor) -> None:
+        """Remove one candidate from each of k images, whose status (k, N) it was judged in."""
+        self.alive[rows, candidates] = False
+        self._steps[rows] += 1
+        self.removed_at[rows, candidates] = self._steps[rows]
+        nodes = candidates % status.shape[1]
+        distance = pairwise_distance(self._features[rows, nodes][:, None], self._features[rows])[:, 0]
+        distance.scatter_(1, nodes[:, None], torch.inf)
+        near = [distance.masked_fill(status != sign, torch.inf).amin(dim=1) for sign in (POSITIVE, NEGATIVE)]
+        told = (rows, candidates, self.values[rows, candidates], *near)
+        for row, candidate, value, positive, negative in zip(*(t.tolist() for t in told), strict=True):
+            sign = POSITIVE if candidate < status.shape[1] else NEGATIVE
+            looks = {POSITIVE: positive, NEGATIVE: negative}
+            self.reasons[row, candidate] = (
+                f"{_explain(sign, looks)}; removing it is worth {value:.3f} of Dice"
+            )
+
+
+def _first_best(values: Tensor, legal: Tensor) -> Tensor:
+    """Return the first legal candidate of largest value (k, 2N) as (k,) int64; 0 where none is legal."""
+    largest = values.masked_fill(~legal, -torch.inf).amax(dim=1, keepdim=True)
+    return (legal & (values >= largest - _TIE)).to(torch.int8).argmax(dim=1)
+
+
+def _explain(sign: int, near: dict[int, float]) -> str:
+    """Say in words what speaks against a prompt: whom it looks like, by the nearest of each sign."""
+    names = {POSITIVE: "positive", NEGATIVE: "negative"}
+    other = NEGATIVE if sign == POSITIVE else POSITIVE
+    if near[other] < near[sign]:
+        own = f"{near[sign]:.2f}" if np.isfinite(near[sign]) else "none"
+        return (
+            f"{names[sign]} prompt that looks like a {names[other]} one (feature distance {near[other]:.2f}, "
+            f"nearest other {names[sign]} one {own})"
+        )
+    return f"{names[sign]} prompt that misleads where it lies"
