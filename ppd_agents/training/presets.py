@@ -86,7 +86,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=720&seed=0"
+    scenes: str = "mixed://train?count=1200&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -97,7 +97,7 @@ class TrainConfig:
     rounds: int = 18
     games: int = 40
     steps: tuple[int, int] = (2, 20)
-    branches: int = 6
+    branches: int = 4
     branch_greedy: float = 0.5
     gamma: float = 0.0
     double: bool = False
@@ -122,16 +122,16 @@ class TrainConfig:
     dropout: float = 0.2
     weight_decay: float = 0.05
     feedback: str = "none"
-    initial_mask: bool = False
+    initial_mask: bool = True
     random_attack_share: float = 0.1
     opponent_pool: int = 0
     clean_share: float = 0.4
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.03
-    rehearsals: int = 0
+    rehearsals: int = 160
     attack_pool: int = 96
-    least_gain: float = 0.03
+    least_gain: float = 0.0
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -249,6 +249,8 @@ _ARXIV = TrainConfig(
     target_update=100,
     tau=1.0,
     messages=0,
+    initial_mask=False,
+    rehearsals=0,
     dropout=0.0,
     weight_decay=0.0,
     least_gain=0.0,
