@@ -121,5 +121,5 @@ def _refuse_contradictions(points: np.ndarray, labels: np.ndarray) -> None:
 def _patches(points: np.ndarray, size: tuple[int, int], grid: int) -> np.ndarray:
     """Return the node (n,) int64 in whose patch each point lies."""
     height, width = size
-    column, row = (points * grid / (width, height)).astype(np.int64).clip(max=grid - 1).T
+    column, row = (points * grid / (width, height)).astype(np.int64).T
     return row * grid + column

@@ -8,6 +8,7 @@ from ppd_agents import shipped
 from ppd_agents.defender import Defender, load_opponent
 from ppd_agents.dqn.agent import Agent, GreedyAgent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.prompt_sets import check_prompts
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game_batch import GameBatch
@@ -117,6 +118,19 @@ def test_one_of_each_sign_alone_in_a_patch_both_stay(image):
     assert eager.refine(image, [(57, 1), (58, 2), (1, 1)], [1, 0, 0]).labels.tolist() == [1, 0]
 
 
+class Hairsplitter(GraphQNetwork):
+    """Values every prompt alike, but for the last digits."""
+
+    def forward(self, state):
+        count = 2 * state.status.shape[1] + 1
+        return (1 + 1e-7 * torch.arange(count)).expand(len(state.status), count)
+
+
+def test_of_equal_values_the_first_candidate_goes(image):
+    found = Defender(agent(Hairsplitter)).refine(image, [(60, 30), (5, 5), (50, 3), (2, 2)], [1, 1, 1, 0])
+    assert [v.index for v in found.removed] == [2, 1, 3]
+
+
 def drawn_prompts(rng, count=4):
     """Images of different sizes with 1 to 30 prompts each, some of both signs in one patch."""
     images = [rng.integers(0, 255, (*rng.integers(1, 90, 2), 3), dtype=np.uint8) for _ in range(count)]
@@ -134,6 +148,7 @@ def assert_same(one, other):
         assert (left.index, left.point, left.label) == (right.index, right.point, right.label)
         assert (left.kept, left.step) == (right.kept, right.step)
         assert left.value == pytest.approx(right.value, abs=1e-4)
+        assert left.kept or left.reason.partition(";")[0] == right.reason.partition(";")[0]
 
 
 @pytest.mark.parametrize("feedback", [False, True])
@@ -190,6 +205,9 @@ def test_whatever_it_is_given_it_keeps_a_positive_prompt(image):
 def test_points_may_lie_on_the_last_pixels(defender, image):
     found = defender.refine(image, [(63.9, 31.9), (0, 0)], [1, 0])
     assert found.kept.tolist() == [0, 1]
+    for width, height, grid in ((63, 5, 40), (1, 1, 16), (4000, 3000, 37)):
+        edge = np.nextafter([(width, height)], 0)
+        assert check_prompts(edge, [1], (height, width), grid).candidates.tolist() == [grid * grid - 1]
 
 
 @pytest.mark.parametrize(
