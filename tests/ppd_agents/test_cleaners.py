@@ -121,6 +121,13 @@ def test_neighbours_outvote_a_prompt_of_the_wrong_sign():
     assert gone(status, clean("neighbours", World(features), status)) == [6, 50]
 
 
+def test_a_minority_of_neighbours_removes_nothing():
+    features = torch.full((GRID * GRID, 2), 50.0)
+    features[:6] = torch.tensor([[0.0, 0], [1, 0], [2, 0], [3.2, 0], [4.2, 0], [5.2, 0]])
+    status = prompts([0, 1, 2], [3, 4, 5])
+    assert gone(status, clean("neighbours", World(features), status)) == []
+
+
 def test_leave_one_out_takes_the_worst_first_in_one_pass():
     fine = torch.zeros(GRID * GRID)
     fine[3], fine[9], fine[20] = 0.2, 0.1, -0.3
