@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
-from torch import Tensor
 from tqdm import tqdm
 
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.attacks import AttackMemory
-from ppd_agents.dqn.exploration import EpsilonSchedule
-from ppd_agents.dqn.masked_dqn import MaskedDQN
-from ppd_agents.dqn.potentials import AttackLeft, GraphStatistics
-from ppd_agents.dqn.q_network import QNetworkConfig
-from ppd_agents.dqn.vec_env import GameVecEnv
 from ppd_agents.locking import sole_user
 from ppd_agents.training.best import CRITERION, score
-from ppd_agents.training.callbacks import StepCallback, open_logger, open_wandb, write_history
+from ppd_agents.training.callbacks import open_logger, open_wandb, write_history
 from ppd_agents.training.checkpoints import (
     Checkpoint,
     is_best,
@@ -33,11 +27,11 @@ from ppd_agents.training.checkpoints import (
     save_checkpoint,
     tidy,
 )
+from ppd_agents.training.learner import Learner, Record, build_learner
 from ppd_agents.training.opponents import OpponentPool
 from ppd_agents.training.presets import ROLES, TrainConfig
 from ppd_agents.training.starts import (
     AttackRunner,
-    RoundStarts,
     attack_round,
     draw_ideal,
     draw_scenes,
@@ -56,12 +50,10 @@ from ppd_agents.training.state import (
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import Role
-from ppd_env.game_batch import GameBatch
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator, covered
 
-Record = dict[str, Any]
 _SPARE = 2
 """Removals a training defender may take beyond the attack's steps: enough to learn when to stop."""
 
@@ -83,51 +75,6 @@ class TrainResult:
     defender: Agent
     history: list[Record]
     folder: Path
-
-
-@dataclass
-class Learner:
-    """One agent in training.
-
-    Args:
-        role: Which.
-        games: Its B games.
-        starts: Their beginnings.
-        env: SB3's view of them.
-        model: The learner itself.
-        epsilon: Its schedule, counted in environment steps over the whole training.
-    """
-
-    role: Role
-    games: GameBatch
-    starts: RoundStarts
-    env: GameVecEnv
-    model: MaskedDQN
-    epsilon: EpsilonSchedule
-
-    def play(self, rows: Tensor, status: Tensor, steps: Tensor, ideal: Tensor, bar: tqdm | None) -> Record:
-        """Play and learn one episode of ``steps`` (B,) on every scene; return this role's record."""
-        self.starts.plan(rows, status, steps, ideal)
-        self.model._last_obs = None  # makes SB3 reset the environment: a new round
-        self.model.learn(
-            int(steps.max()) * self.games.size,
-            callback=StepCallback(self.epsilon, bar),
-            log_interval=None,  # type: ignore[arg-type]
-            reset_num_timesteps=False,
-        )
-        before, after = self.games.initial_dice, self.games.dice
-        gain = before - after if self.role == "attacker" else after - before
-        record: Record = {
-            "return": gain.mean().item(),
-            "dice_before": before.mean().item(),
-            "dice_after": after.mean().item(),
-            "loss": self.model.logger.name_to_value.get("train/loss"),
-            "epsilon": self.model.exploration_rate,
-        }
-        for name in ("return", "dice_before", "dice_after"):
-            self.model.logger.record(f"round/{name}", record[name])
-        self.model.logger.dump(self.model.num_timesteps)
-        return record
 
 
 class Alternation:
@@ -158,10 +105,12 @@ class Alternation:
         self.lengths = [int(length) for length in lengths]
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
-        longest = config.steps[1]
+        steps, longest = sum(self.lengths), config.steps[1]
         self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), self.simulator.nodes, longest)
         self.learners: dict[Role, Learner] = {
-            role: self._learner(role, np.random.default_rng(seed))
+            role: build_learner(
+                role, config, self.simulator, self.attacks, steps, np.random.default_rng(seed)
+            )
             for role, seed in zip(ROLES, seeds[2:4], strict=True)
         }
         self.runner = AttackRunner(self.simulator, config.label_mode, config.prompts_per_step)
@@ -178,70 +127,6 @@ class Alternation:
         for role, learner in self.learners.items():
             self.parts[role] = LearnerState(learner.model)
             self.parts[f"{role}.games"] = GamesState(learner.games)
-
-    def _learner(self, role: Role, rng: np.random.Generator) -> Learner:
-        config, bank = self.config, self.simulator.bank
-        games = GameBatch(
-            self.simulator,
-            config.games,
-            label_mode=config.label_mode,
-            # Exploration that may stop plays short episodes, and a fresh network stops at once.
-            allow_stop=False,
-            prompts_per_step=config.prompts_per_step,
-        )
-        starts = RoundStarts(attacking=role == "attacker")
-        network = config.network(role)
-        env = GameVecEnv(
-            games,
-            starts,
-            hold=True,
-            feedback=network.use_feedback,
-            initial_mask=network.use_initial_mask,
-            **self._reward(network),
-        )
-        epsilon = EpsilonSchedule(sum(self.lengths), *config.epsilon)
-        first, last = config.learning_rate, config.final_learning_rate
-        model = MaskedDQN(
-            "GraphPolicy",
-            env,
-            network=network,
-            scenes=(bank.features, bank.positions),
-            truth=bank.truth if config.label_mode == "truth" else None,
-            rng=rng,
-            gamma=config.gamma,
-            reward_scale=config.reward_scale,
-            double=config.double,
-            n_step=config.n_step,
-            prioritised=config.prioritised,
-            loss=config.loss,
-            huber_delta=config.huber_delta,
-            branches=config.branches,
-            branch_greedy=config.branch_greedy,
-            attacks=self.attacks if network.suspicion else None,
-            epsilon=epsilon,
-            learning_rate=lambda _: first + (last - first) * epsilon.progress,
-            batch_size=config.batch_size,
-            buffer_size=config.buffer_size,
-            learning_starts=config.learning_starts,
-            train_freq=1,
-            gradient_steps=config.gradient_steps,
-            target_update_interval=config.target_update * config.games,  # SB3 counts every game's step
-            tau=config.tau,
-            device=config.device,
-            policy_kwargs={
-                "optimizer_class": torch.optim.AdamW,
-                "optimizer_kwargs": {"weight_decay": config.weight_decay},
-            },
-        )
-        return Learner(role, games, starts, env, model, epsilon)
-
-    def _reward(self, network: QNetworkConfig) -> dict[str, Any]:
-        """Return what a role learns from, as ``GameVecEnv`` takes it."""
-        config, bank = self.config, self.simulator.bank
-        if network.role == "defender" and config.reward == "graph-statistics":
-            return {"dice_weight": 0.0, "potential": GraphStatistics(bank.features, bank.positions)}
-        shaped = network.role == "defender" and config.shaping and not network.suspicion
-        return {"potential": AttackLeft(config.shaping) if shaped else None}
 
     def agent(self, role: Role) -> Agent:
         """Return one agent as it is now; its network goes on learning."""
