@@ -176,11 +176,11 @@ def by_hand(chains, n_step, gamma):
 
 @pytest.mark.parametrize("n_step", [1, 2, 5])
 def test_returns_are_those_counted_by_hand(rng, n_step):
-    chains, batches = play_games(rng, 60)
-    store = TransitionStore(150, 20, games=3)
+    chains, batches = play_games(rng, 150)
+    store = TransitionStore(500, 20, games=3)
     for batch, lengths, games in batches:
         store.add(batch, lengths, games)
-    assert sum(len(batch.rows) for batch, _, _ in batches) > 200
+    assert sum(len(batch.rows) for batch, _, _ in batches) > 600
     drawn = store.sample(2000, rng, n_step=n_step, gamma=0.7)
     wanted = by_hand(chains, n_step, 0.7)
     found = drawn.transitions
