@@ -312,6 +312,7 @@ def test_the_actions_of_a_state_lie_side_by_side(make_model):
     assert (status == status[:, :1]).all()
     assert len(np.unique(stored["actions"][:6])) == 6
     drawn = buffer.sample(24).observations
+    assert len(drawn["status"]) == len(buffer.sample(29).rewards) == 24  # whole runs, no more than fit
     for run in range(0, 24, 6):
         assert (drawn["status"][run : run + 6] == drawn["status"][run]).all()
         assert (drawn["scene"][run : run + 6] == drawn["scene"][run]).all()

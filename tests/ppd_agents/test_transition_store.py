@@ -117,7 +117,7 @@ def play_games(rng, steps, games=3, nodes=20):
     Each step brings, per game, a played transition and up to two tried ones; an episode ends terminated, cut
     off, or not at all: its game is begun anew without a word.
     """
-    state = {game: (int(rng.integers(100)), bits(rng, 1, nodes)[0]) for game in range(games)}
+    state = {game: (int(rng.integers(2)), bits(rng, 1, nodes)[0]) for game in range(games)}
     chains, batches, number = [[] for _ in range(games)], [], 0
     for _ in range(steps):
         live = np.flatnonzero(rng.random(games) < 0.8)
@@ -138,7 +138,7 @@ def play_games(rng, steps, games=3, nodes=20):
             lengths.append(count)
             fresh = given.dones[0] or rng.random() < 0.2
             state[game] = (
-                (int(rng.integers(100)), bits(rng, 1, nodes)[0]) if fresh else (row, given.next_status[0])
+                (int(rng.integers(2)), bits(rng, 1, nodes)[0]) if fresh else (row, given.next_status[0])
             )
             if fresh:
                 chains[game].append(None)
@@ -178,11 +178,11 @@ def by_hand(chains, n_step, gamma):
 
 @pytest.mark.parametrize("n_step", [1, 2, 5])
 def test_returns_are_those_counted_by_hand(rng, n_step):
-    chains, batches = play_games(rng, 60)
-    store = TransitionStore(150, 20, games=3)
+    chains, batches = play_games(rng, 150)
+    store = TransitionStore(500, 20, games=3)
     for batch, lengths, games in batches:
         store.add(batch, lengths, games)
-    assert sum(len(batch.rows) for batch, _, _ in batches) > 200
+    assert sum(len(batch.rows) for batch, _, _ in batches) > 600
     drawn = store.sample(2000, rng, n_step=n_step, gamma=0.7)
     wanted = by_hand(chains, n_step, 0.7)
     found = drawn.transitions
@@ -198,6 +198,46 @@ def test_returns_are_those_counted_by_hand(rng, n_step):
     assert sorted(set(looked)) == list(range(1, n_step + 1))
 
 
+def chain(rng, path, dones=None):
+    """Transitions of one scene along ``path``, (T + 1) packed statuses, with rewards 1, 10, 100, ..."""
+    count = len(path) - 1
+    return transitions(rng, count, 20)._replace(
+        rows=np.full(count, 7),
+        status=path[:-1],
+        next_status=path[1:],
+        actions=np.arange(count),
+        rewards=10.0 ** np.arange(count, dtype=np.float32),
+        dones=np.zeros(count, bool) if dones is None else np.array(dones),
+    )
+
+
+def pick(batch, *places):
+    return Transitions(*(None if a is None else a[list(places)] for a in batch))
+
+
+def returns(store, rng):
+    drawn = store.sample(300, rng, n_step=9).transitions
+    return {int(a): float(r) for a, r in zip(drawn.actions, drawn.rewards, strict=True)}
+
+
+def test_a_return_ends_with_its_game_even_where_the_next_begins_in_the_same_state(rng):
+    batch, game = chain(rng, bits(rng, 5, 20), [False, True, False, False]), np.array([0])
+    store = TransitionStore(20, 20)
+    for step in range(4):
+        store.add(pick(batch, step), games=game)
+    assert returns(store, rng) == {0: 11, 1: 10, 2: 1100, 3: 1000}
+
+
+def test_what_took_a_slot_is_not_taken_for_what_lay_there(rng):
+    batch = chain(rng, bits(rng, 3, 20))
+    store = TransitionStore(2, 20, games=3)
+    store.add(pick(batch, 0), games=np.array([0]))
+    store.add(transitions(rng, 1, 20), games=np.array([1]))
+    store.add(pick(batch, 0), games=np.array([2]))  # lies where game 0 left its last step
+    store.add(pick(batch, 1), games=np.array([0]))
+    assert returns(store, rng) == {0: 1, 1: 10}
+
+
 def test_state_goes_into_another_store(rng):
     def make():
         return TransitionStore(100, 20, games=3, prioritised=True)
@@ -205,13 +245,13 @@ def test_state_goes_into_another_store(rng):
     first, second = make(), make()
     _, batches = play_games(rng, 40)
     for step, (batch, lengths, games) in enumerate(batches):
-        if step == 25:
+        if step == 35:
             second.load_state_dict({name: a.copy() for name, a in first.state_dict().items()})
-        for store in (first, second) if step >= 25 else (first,):
+        for store in (first, second) if step >= 35 else (first,):
             store.add(batch, lengths, games)
             drawn = store.sample(5, np.random.default_rng(step))
             store.reweigh(drawn, np.linspace(0, 1, len(drawn.discounts)))
-    one, two = (s.sample(50, np.random.default_rng(1), n_step=3, gamma=0.5) for s in (first, second))
+    one, two = (s.sample(300, np.random.default_rng(1), n_step=3, gamma=0.5) for s in (first, second))
     assert np.array_equal(one.discounts, two.discounts)
     assert np.array_equal(one.weights, two.weights)
     for a, b in zip(one.transitions, two.transitions, strict=True):
