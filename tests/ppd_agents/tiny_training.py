@@ -20,6 +20,8 @@ def tiny(**changes):
         "gamma": 0.5,
         "target_update": 3,
         "hidden": 16,
+        "initial_mask": False,
+        "rehearsals": 0,
         "checkpoint_every": 2,
         "tensorboard": False,
         "progress": False,
