@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from torch.nn.utils.rnn import pad_sequence
 
 from ppd_agents.dqn.agent import Agent
-from ppd_agents.dqn.q_network import GraphState
+from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.prompt_sets import PromptSet
 from ppd_env.game.actions import NEGATIVE, POSITIVE, legal_actions
 from ppd_env.graph.distances import pairwise_distance

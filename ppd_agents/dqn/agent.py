@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ppd_agents.dqn.exploration import masked_argmax
-from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_agents.dqn.graph_state import GraphState
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.folders import folder_in_one_rename
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role

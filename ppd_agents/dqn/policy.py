@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ppd_agents.dqn.descriptors import ActiveSet
 from ppd_agents.dqn.exploration import check_masks, masked_argmax
-from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_agents.dqn.graph_state import GraphState
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_env.errors import ConfigError
 
 

@@ -19,14 +19,10 @@ from ppd_agents.dqn.descriptors import (
     descriptor_size,
     survey,
 )
+from ppd_agents.dqn.graph_state import GraphState, share_states
+from ppd_agents.dqn.seen_masks import FEEDBACK_SIZE, INITIAL_MASK_SIZE, mean_over, see_feedback, see_share
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import NEGATIVE, POSITIVE, Role, legal_actions
-
-_FEEDBACK = 5
-"""Numbers of the segmenter's answer that a node sees."""
-
-_INITIAL_MASK = 4
-"""Numbers of the initial mask that a node sees."""
 
 _RARE = 3.0
 """Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
@@ -101,41 +97,6 @@ class QNetworkConfig:
         return QNetworkConfig(**values)
 
 
-@dataclass(frozen=True)
-class GraphState:
-    """B states of the game as the Q-network takes them.
-
-    Args:
-        features: (S, N, d) float32 patch features of S scenes.
-        positions: (N, 2) float32 in [0, 1].
-        rows: (B,) int64, the scene of each state.
-        status: (B, N) int8.
-        feedback: (B, N) float32 share of predicted foreground per node, or None.
-        predicted_iou: (B,) float32, taken as it is within [0, 1], or None.
-        initial_mask: (B, N) bool, nodes the mask covered when the game began, or None.
-    """
-
-    features: Tensor
-    positions: Tensor
-    rows: Tensor
-    status: Tensor
-    feedback: Tensor | None = None
-    predicted_iou: Tensor | None = None
-    initial_mask: Tensor | None = None
-
-    def at(self, chosen: slice | Tensor) -> GraphState:
-        """Return some of the states."""
-        return GraphState(
-            self.features,
-            self.positions,
-            self.rows[chosen],
-            self.status[chosen],
-            None if self.feedback is None else self.feedback[chosen],
-            None if self.predicted_iou is None else self.predicted_iou[chosen],
-            None if self.initial_mask is None else self.initial_mask[chosen],
-        )
-
-
 class UnitDropout(nn.Module):
     """Leave out hidden units in training, the same ones for all nodes of a state.
 
@@ -181,7 +142,7 @@ class GraphQNetwork(nn.Module):
         super().__init__()
         self.config = config
         described = descriptor_size(config.bins)
-        answer = _FEEDBACK * config.use_feedback + _INITIAL_MASK * config.use_initial_mask
+        answer = FEEDBACK_SIZE * config.use_feedback + INITIAL_MASK_SIZE * config.use_initial_mask
         size = described + config.raw_features + 2 * config.use_positions + answer
         if config.messages:
             self.telling = self._mlp(described + answer, config.messages)
@@ -270,7 +231,7 @@ class GraphQNetwork(nn.Module):
         seen += self._answers(state, active.nodes, active)
         signs = (active.positive, active.present & ~active.positive)
         described = torch.cat(seen, dim=-1)
-        pooled = [_mean(described, sign) for sign in signs]
+        pooled = [mean_over(described, sign) for sign in signs]
         counts = torch.stack([sign.sum(1) for sign in signs], dim=1).to(described.dtype).log1p()
         worth: Tensor = self.worth(torch.cat([*pooled, counts], dim=-1)[:, None])
         return worth[:, 0]
@@ -323,7 +284,7 @@ class GraphQNetwork(nn.Module):
         """
         count = state.status.shape[1]
         wide = actions if actions.dim() == 2 else actions[:, None]
-        first, slot, grouped = _share_states(state, wide)
+        first, slot, grouped = share_states(state, wide)
         shared = state.at(first)
         if self.config.dueling:
             picked = self.forward(shared, dice_only=dice_only).gather(1, grouped)
@@ -356,11 +317,11 @@ class GraphQNetwork(nn.Module):
         """Return what chosen nodes see of the segmenter's masks, (B, M, ...) each."""
         parts = []
         if self.config.use_feedback:
-            parts.append(_feedback(state, nodes, active))
+            parts.append(see_feedback(state, nodes, active))
         if self.config.use_initial_mask:
             if state.initial_mask is None:
                 raise ConfigError("This Q-network was built with the initial mask: give it initial_mask.")
-            parts.append(_look(state.initial_mask.to(torch.float32), nodes, active))
+            parts.append(see_share(state.initial_mask.to(torch.float32), nodes, active))
         return parts
 
 
@@ -370,57 +331,3 @@ def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]
     present = around.cells.sum(-1, keepdim=True)
     everyone = active.present.sum(1)[:, None, None, None]
     return [(total / (1 + present)).flatten(2), (_RARE * total / (1 + everyone)).flatten(2)]
-
-
-def _share_states(state: GraphState, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find runs of the same state, whose surroundings are then looked at once.
-
-    Args:
-        state: B states.
-        actions: (B, K) int64.
-
-    Returns:
-        first: (G,) int64, the first row of each run.
-        slot: (B, K) int64, the place of each action in the flattened ``grouped``.
-        grouped: (G, L) int64, the actions of each run, padded with 0.
-    """
-    new = torch.ones(len(actions), dtype=torch.bool, device=actions.device)
-    if len(actions) > 1:
-        same = (state.status[1:] == state.status[:-1]).all(1) & (state.rows[1:] == state.rows[:-1])
-        if state.feedback is not None and state.predicted_iou is not None:
-            same &= (state.feedback[1:] == state.feedback[:-1]).all(1)
-            same &= state.predicted_iou[1:] == state.predicted_iou[:-1]
-        new[1:] = ~same
-    group = new.cumsum(0) - 1
-    first = new.nonzero()[:, 0]
-    width, each = actions.shape[1], torch.arange(actions.shape[1], device=actions.device)
-    place = (torch.arange(len(actions), device=actions.device) - first[group])[:, None] * width + each
-    length = int(place.max()) + 1
-    slot = group[:, None] * length + place
-    grouped = actions.new_zeros(len(first) * length)
-    grouped[slot] = actions
-    return first, slot, grouped.view(len(first), length)
-
-
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Average (B, n, D) over the ``chosen`` (B, n) slots; zeros where there is none."""
-    weight = chosen[..., None].to(values.dtype)
-    return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def _look(share: Tensor, nodes: Tensor, active: ActiveSet) -> Tensor:
-    """Return a share per node (B, N) at chosen nodes, its mean over the prompts of each sign and over all."""
-    at_active = share.gather(1, active.nodes)[..., None]
-    signs = (active.positive, active.present & ~active.positive)
-    whole = torch.cat([*(_mean(at_active, sign) for sign in signs), share.mean(1, keepdim=True)], dim=-1)
-    return torch.cat([share.gather(1, nodes)[..., None], whole[:, None].expand(-1, nodes.shape[1], -1)], -1)
-
-
-def _feedback(state: GraphState, nodes: Tensor, active: ActiveSet) -> Tensor:
-    """Return the segmenter's answer at chosen nodes, over the prompts and over the image, (B, M, 5)."""
-    if state.feedback is None or state.predicted_iou is None:
-        raise ConfigError("This Q-network was built with feedback: give it feedback and predicted_iou.")
-    iou = state.predicted_iou.clamp(0, 1)  # an IoU head may overshoot
-    return torch.cat(
-        [_look(state.feedback, nodes, active), iou[:, None, None].expand(-1, nodes.shape[1], 1)], dim=-1
-    )

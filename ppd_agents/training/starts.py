@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ppd_agents.dqn.agent import Agent, game_state
 from ppd_agents.dqn.exploration import draw_legal, masked_argmax
-from ppd_agents.dqn.q_network import GraphState
+from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.dqn.vec_env import Starts
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, encode

@@ -26,7 +26,7 @@ def rng():
 @pytest.fixture
 def random_state(rng):
     """A function that makes B random states of N nodes in d-dimensional features."""
-    from ppd_agents.dqn.q_network import GraphState
+    from ppd_agents.dqn.graph_state import GraphState
 
     def make(batch=5, grid=6, dim=4, scenes=3, density=0.3, feedback=False):
         nodes = grid * grid

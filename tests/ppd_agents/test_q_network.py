@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ppd_agents.dqn.descriptors import Bins, active_set, describe, survey
-from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig, UnitDropout
+from ppd_agents.dqn.graph_state import GraphState
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig, UnitDropout
 from ppd_env.errors import ConfigError
 
 ROLES = ("attacker", "defender")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ppd_agents.dqn.q_network import GraphQNetwork, GraphState, QNetworkConfig
+from ppd_agents.dqn.graph_state import GraphState
+from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_env.game.actions import legal_actions
 
 quick = settings(deadline=None, max_examples=12)
