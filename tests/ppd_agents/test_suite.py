@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -69,8 +70,9 @@ def suite(tmp_path_factory, data):
     """A whole suite of two seeds on three sets of scenes, its folder, and what it was made of."""
     folder = tmp_path_factory.mktemp("suite")
     seeds = [contestant(3, rival=agent("defender", 8)), contestant(4, rival=agent("defender", 9))]
-    parts = sections(CONFIG, ("main", "lattice", "transfer"), ("fake+segmenter",))
     scenes = find_scenes((SHAPES,), data)
+    config = replace(CONFIG, scenes=tuple(scenes.uris.values()))
+    parts = sections(config, ("main", "lattice", "transfer"), ("fake+segmenter",))
     said = []
     result = run_suite(seeds, parts, scenes, folder, said.append, progress=False)
     return result, folder, (seeds, parts, scenes), said
