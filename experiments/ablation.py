@@ -60,6 +60,8 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "no clean starts": {"clean_share": 0.0},
     "no partial attacks": {"partial_share": 0.0},
     "no random attacks": {"random_attack_share": 0.0},
+    "a fifth noise": {"noise_share": 0.2},
+    "a fifth feature matching": {"matching_share": 0.2},
     "1 update per step": {"gradient_steps": 1},
     "8 updates per step": {"gradient_steps": 8},
     "no actions tried": {"branches": 0},

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
+from torch import Tensor
 from tqdm import tqdm
 
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.locking import sole_user
+from ppd_agents.training.bad_starts import KINDS as BAD_KINDS
+from ppd_agents.training.bad_starts import as_attack, bad_starts
 from ppd_agents.training.best import CRITERION, score
 from ppd_agents.training.callbacks import open_logger, open_wandb, write_history
 from ppd_agents.training.checkpoints import (
@@ -105,8 +108,9 @@ class Alternation:
         self.lengths = [int(length) for length in lengths]
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
-        steps, longest = sum(self.lengths), config.steps[1]
-        self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), self.simulator.nodes, longest)
+        steps, nodes = sum(self.lengths), self.simulator.nodes
+        longest = nodes if config.noise_share + config.matching_share else config.steps[1]
+        self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: build_learner(
                 role, config, self.simulator, self.attacks, steps, np.random.default_rng(seed)
@@ -156,12 +160,13 @@ class Alternation:
         shares = (config.random_attack_share, config.clean_share, config.partial_share)
         opponent = self.opponents.draw(self.agent("attacker"), self.rng)
         status, lengths, learned = attack_round(self.runner, rows, ideal, steps, opponent, shares, self.rng)
+        status, reference, lengths, learned = self._worsen(rows, status, ideal, lengths, learned)
         if config.rehearsals:
             self._rehearse(opponent)
         removals = (lengths + _SPARE).clamp(max=steps)
         # One game goes on for all T steps, so that both roles take as many.
         removals[0] = steps
-        defender = self.learners["defender"].play(rows, status, removals, ideal, bar)
+        defender = self.learners["defender"].play(rows, status, removals, reference, bar)
         attacked = self.learners["defender"].games.initial_dice[learned]
         record["attacked_dice"] = attacked.mean().item() if len(attacked) else None
         for role, values in (("attacker", attacker), ("defender", defender)):
@@ -173,10 +178,39 @@ class Alternation:
         self.done += 1
         return record
 
+    def _kinds(self, count: int) -> np.ndarray:
+        """Draw which of some beginnings are of a bad kind, (count,); empty text for the others."""
+        shares = (self.config.noise_share, self.config.matching_share)
+        if not any(shares):
+            return np.full(count, "")
+        return self.rng.choice([*BAD_KINDS, ""], size=count, p=[*shares, 1 - sum(shares)])
+
+    def _worsen(
+        self, rows: Tensor, status: Tensor, ideal: Tensor, lengths: Tensor, learned: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Replace some beginnings by bad ones; return them, their right prompts, lengths and ``learned``."""
+        kinds = self._kinds(len(rows))
+        bad = torch.from_numpy(kinds != "").to(rows.device)
+        reference = ideal.clone()
+        if bool(bad.any()):
+            found = bad_starts(self.simulator, rows[bad], kinds[kinds != ""], self.rng)
+            status[bad], reference[bad] = found
+            lengths = lengths.clone()
+            lengths[bad] = (found[0] != found[1]).sum(dim=1)
+        return status, reference, lengths, learned & ~bad
+
     def _rehearse(self, attacker: Agent) -> None:
-        """Let an attacker attack further scenes, and remember how."""
+        """Let an attacker attack further scenes, and remember how; bad beginnings count as attacked."""
         bank, config = self.simulator.bank, self.config
         rows = torch.from_numpy(self.rng.integers(len(bank), size=config.rehearsals)).to(bank.device)
+        kinds = self._kinds(len(rows))
+        if (kinds != "").any():
+            bad = torch.from_numpy(kinds != "").to(rows.device)
+            status, right = bad_starts(self.simulator, rows[bad], kinds[kinds != ""], self.rng)
+            self.attacks.add(rows[bad], right, as_attack(status, right, self.rng))
+            rows = rows[~bad]
+        if not len(rows):
+            return
         ideal = draw_ideal(bank, rows, config.layout, self.rng)
         mask = None
         if config.initial_mask:

@@ -67,6 +67,8 @@ class TrainConfig:
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
         opponent_pool: Past attackers the defender still meets, in every second round.
         clean_share: Share of the defender's starts without any attack.
+        noise_share: Share of the defender's starts, and of the rehearsals, with random prompts.
+        matching_share: The same with prompts from feature matching (``bad_starts``).
         partial_share: Share of the defender's starts whose attack has 1..T steps instead of T.
         reward: What the defender learns from: ``"dice"``, or ``"graph-statistics"``, a control that sees no
             mask (``GraphStatistics``); the attacker always learns from Dice.
@@ -126,6 +128,8 @@ class TrainConfig:
     random_attack_share: float = 0.1
     opponent_pool: int = 0
     clean_share: float = 0.4
+    noise_share: float = 0.0
+    matching_share: float = 0.0
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.03
@@ -172,6 +176,8 @@ class TrainConfig:
             raise ConfigError(
                 "random_attack_share and clean_share must not be negative, nor above 1 together."
             )
+        if min(self.noise_share, self.matching_share) < 0 or self.noise_share + self.matching_share > 1:
+            raise ConfigError("noise_share and matching_share must not be negative, nor above 1 together.")
         if not 0 < self.tau <= 1 or not 0 <= self.partial_share <= 1:
             raise ConfigError("tau must lie in (0, 1], partial_share in [0, 1].")
         if min(self.least_gain, self.shaping, self.weight_decay) < 0:
