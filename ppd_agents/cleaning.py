@@ -168,7 +168,8 @@ class Cleaning:
 
     def _why_stop(self, choice: bool) -> str:
         if choice:
-            return f"no removal is worth {self._agent.least_gain:g} of Dice"
+            least = self._agent.least_gain
+            return f"no removal is worth {least:g} of Dice" if least else "no removal is expected to help"
         return "nothing more may be removed: the last positive prompt, or else the last one, stays"
 
     def _remove(self, rows: Tensor, candidates: Tensor, status: Tensor) -> None:

@@ -88,7 +88,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "mixed://train?count=1200&seed=0"
+    scenes: str = "shapes://train?count=720&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -132,7 +132,7 @@ class TrainConfig:
     matching_share: float = 0.0
     partial_share: float = 0.25
     reward: str = "dice"
-    shaping: float = 0.03
+    shaping: float = 0.05
     rehearsals: int = 160
     attack_pool: int = 96
     least_gain: float = 0.0

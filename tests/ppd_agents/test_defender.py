@@ -52,7 +52,7 @@ def test_it_removes_what_hurts_and_keeps_the_rest(defender, image):
     assert found.labels.tolist() == [1, 1, 0]
     assert {v.index for v in found.removed} == {1, 3}
     assert [v.step for v in found.removed] == [1, 2]
-    assert found.stopped == "no removal is worth 0 of Dice"
+    assert found.stopped == "no removal is expected to help"
     with pytest.raises(FrozenInstanceError):
         found.stopped = "because"
 
