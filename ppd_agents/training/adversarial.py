@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -137,8 +138,13 @@ class Alternation:
         config, model = self.config, self.learners[role].model
         # A slowly moving target network is the average of the last networks, and better than the last one.
         net = model.q_net_target if config.tau < 1 else model.q_net
+        network = net.network
+        if network.config.suspicion:
+            network = copy.copy(network)  # shares the weights, which go on changing
+            final = config.final_shaping * config.reward_scale
+            network.config = replace(network.config, suspicion=final)
         return Agent(
-            network=net.network,
+            network=network,
             features=config.features_uri,
             features_signature=load_features(config.features_uri, config.device).signature,
             grid=config.grid,

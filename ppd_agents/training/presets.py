@@ -77,6 +77,7 @@ class TrainConfig:
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
+        final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
         seed: Seed of everything.
@@ -132,7 +133,8 @@ class TrainConfig:
     matching_share: float = 0.0
     partial_share: float = 0.25
     reward: str = "dice"
-    shaping: float = 0.05
+    shaping: float = 0.1
+    final_shaping: float = 0.03
     rehearsals: int = 160
     attack_pool: int = 96
     least_gain: float = 0.0
@@ -163,6 +165,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.rehearsals and not self.shaping:
             raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
+        if self.rehearsals and self.final_shaping <= 0:
+            raise ConfigError("final_shaping must be above 0 with rehearsals.")
         if self.rehearsals and self.feedback != "none":
             raise ConfigError("rehearsals are not decoded: no role can have feedback with them.")
         if self.shaping and self.reward != "dice":

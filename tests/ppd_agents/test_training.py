@@ -319,6 +319,14 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
     assert learner.env.potential is None
     assert learner.model.network_config.suspicion == 0.2
     assert training.learners["attacker"].model.attacks is None
+    deployed = training.agent("defender").network
+    assert deployed.config.suspicion == preset("mini").final_shaping
+    assert all(
+        a is b
+        for a, b in zip(deployed.parameters(), learner.model.q_net_target.network.parameters(), strict=True)
+    )
+    with pytest.raises(ConfigError, match="final_shaping"):
+        tiny(rehearsals=4, final_shaping=0.0)
     training.run()
     assert training.attacks.count == 4
     loss = learner.model.suspicion_loss(training.attacks)
