@@ -43,6 +43,42 @@ def run_table(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def controls_table(suite: dict[str, Any]) -> str:
+    """Write what the attack does, what every defence takes back, and what it costs, as Markdown.
+
+    Args:
+        suite: A result file of ``ppd evaluate --suite controls``.
+
+    Returns:
+        One column per budget of the scenes that ship with the project and of the average over real folders.
+    """
+    own = {_called(name): budgets for name, budgets in suite["results"].items() if "://" in name}
+    tables = {
+        f"{name}, {budget}": table
+        for name, budgets in (own | suite["averages"]).items()
+        for budget, table in budgets.items()
+    }
+    lines = [_line(["", *tables]), "|---" * (len(tables) + 1) + "|"]
+    lines.append(_line(["way of the attack", *(_estimate(t["way"], 2) for t in tables.values())]))
+    for label, key, digits in (
+        ("recovery", "recovery", 2),
+        ("clean prompts", "clean_change", 1),
+        ("one-shot prompts", "matching_change", 1),
+    ):
+        some = next(iter(tables.values()))[key]
+        learned = [_estimate(t[key], digits) for t in tables.values()]
+        lines.append(_line([f"{label}, **the defender**", *learned]))
+        for row in some["controls"]:
+            name = row.partition(".")[2]
+            cells = [_estimate(t[key]["controls"][row], digits) for t in tables.values()]
+            lines.append(_line([f"{label}, `{name}`", *cells]))
+    return "\n".join(lines)
+
+
+def _estimate(found: dict[str, Any], digits: int) -> str:
+    return _cell(found["value"], found["ci"], digits)
+
+
 def mini_table(mini: dict[str, Any]) -> str:
     """Write the table of ``mini``'s own measurements as Markdown.
 
@@ -85,4 +121,5 @@ def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
 
 if __name__ == "__main__":
     print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
+    print(controls_table(json.loads((RESULTS / "controls.json").read_text())), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
