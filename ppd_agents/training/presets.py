@@ -134,7 +134,7 @@ class TrainConfig:
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.1
-    final_shaping: float = 0.03
+    final_shaping: float = 0.05
     rehearsals: int = 160
     attack_pool: int = 96
     least_gain: float = 0.0
