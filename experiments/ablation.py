@@ -26,9 +26,11 @@ from ppd_agents.evaluation.rollouts import Policy, generators, play
 from ppd_agents.evaluation.rows import ideal_statuses
 from ppd_agents.evaluation.statistics import Bootstrap, change, recovery
 from ppd_agents.evaluation.tables import as_plain, versions, write_json
+from ppd_agents.pipeline import agents_fingerprint
 from ppd_agents.shipped import open_agent
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import TrainConfig, preset
+from ppd_env.errors import ConfigError
 from ppd_env.scenes.bank import SceneBank, open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
@@ -55,7 +57,7 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "squared loss": {"loss": "mse"},
     "Huber loss, delta 0.05": {"huber_delta": 0.05},
     "prioritised replay": {"prioritised": True},
-    "4 prompts per step": {"prompts_per_step": 4},
+    "4 prompts per step, shaping as a reward": _REWARD | {"prompts_per_step": 4},
     "pool of 8 past attackers": {"opponent_pool": 8},
     "no clean starts": {"clean_share": 0.0},
     "no partial attacks": {"partial_share": 0.0},
@@ -109,9 +111,9 @@ class Yardstick:
         bank = open_bank(scenes, config.segmenter, config.features, config.grid)
         self.simulator = Simulator(bank, load_segmenter(config.segmenter))
         self.ideal = ideal_statuses(bank, generators(0, bank.indices, _START))
-        self.common = self._play(
-            GreedyAgent(open_agent("mini", "attacker"), stop=False), self.ideal, attacking=True
-        )
+        shipped = open_agent("mini", "attacker")
+        self.common = self._play(GreedyAgent(shipped, stop=False), self.ideal, attacking=True)
+        self.key = [scenes, bank.source.signature, list(BUDGETS), agents_fingerprint(shipped)]
 
     @property
     def bank(self) -> SceneBank:
@@ -119,11 +121,13 @@ class Yardstick:
         return self.simulator.bank
 
     def _play(
-        self, policy: Policy, start: Tensor, budgets: Sequence[int] = BUDGETS, *, attacking: bool
+        self, policy: Policy, start: Tensor, budgets: Sequence[int] | None = None, *, attacking: bool
     ) -> dict[int, Tensor]:
         rows = torch.arange(len(self.bank))
         rngs = generators(0, self.bank.indices, _PLAY)
-        return play(self.simulator, rows, start, policy, attacking=attacking, budgets=budgets, rngs=rngs)
+        return play(
+            self.simulator, rows, start, policy, attacking=attacking, budgets=budgets or BUDGETS, rngs=rngs
+        )
 
     def _dice(self, status: Tensor) -> list[float]:
         dice = self.simulator.segment(torch.arange(len(self.bank)), status).dice
@@ -151,17 +155,17 @@ def run_one(config: TrainConfig, folder: Path, yardstick: Yardstick) -> dict[str
     """Train and measure one factor with one seed, or read what was measured before.
 
     Returns:
-        ``{"seconds", "config", "dice": {BUDGET: {ROW: [...]}}}``.
+        ``{"seconds", "key", "dice": {BUDGET: {ROW: [...]}}}``.
     """
-    path = folder / "measured.json"
+    path, key = folder / "measured.json", [config.decisive(), yardstick.key]
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if known["config"] == config.decisive():
+        if known["key"] == key:
             return known
     trained = train_adversarial(config, folder / "training", resume=True)
     seconds = sum(record["seconds"] for record in trained.history)
     dice = yardstick.measure(trained.attacker, trained.defender)
-    found = {"seconds": seconds, "config": config.decisive(), "dice": dice}
+    found = {"seconds": seconds, "key": key, "dice": dice}
     write_json(path, found)
     return found
 
@@ -216,6 +220,9 @@ def _cell(found: Mapping[str, Any], digits: int) -> str:
 
 def run(options: Options) -> dict[str, Any]:
     """Train and measure what ``options`` names and return the result file's content."""
+    unknown = sorted(set(options.factors) - set(FACTORS))
+    if unknown:
+        raise ConfigError(f"Unknown factor(s) {', '.join(unknown)}; known ones: {', '.join(FACTORS)}.")
     began = time.monotonic()
     base = dict(BASE)
     yardstick = Yardstick(preset("mini", **base), SCENES)

@@ -146,8 +146,7 @@ class Cleaning:
         defending = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         legal = legal_actions(status, defending)[:, :-1] & judged
         best = _first_best(values, legal)
-        moves = values.gather(1, best[:, None])[:, 0].double() >= self._agent.least_gain
-        moves &= legal.any(dim=1)
+        moves = values.masked_fill(~legal, -torch.inf).amax(dim=1).double() >= self._agent.least_gain
         self._remove(rows[moves], best[moves], status[moves])
         again = ~moves & self._contested[rows].any(dim=1) & ~self._second[rows]
         self._second[rows[again]] = True

@@ -71,7 +71,9 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, TypeError, ValueError):
         raise PPDError(f"{path}: must hold {_SHAPE} with numbers.") from None
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
-        raise PPDError(f"{path}: {len(labels)} labels for points of shape {points.shape}; write {_SHAPE}.")
+        raise PPDError(
+            f"{path}: labels of shape {labels.shape}, points of shape {points.shape}; write {_SHAPE}."
+        )
     if not np.isin(labels, (0, 1)).all() or not np.isfinite(points).all():
         raise PPDError(f"{path}: labels must be 1 (positive) or 0 (negative) and points finite numbers.")
     return points, labels.astype(np.int64)

@@ -35,11 +35,11 @@ def open_agent(name_or_path: str | Path, role: Role, device: torch.device | str 
         PPDError: There is no such agent, or its files are damaged.
     """
     folder = Path(name_or_path)
-    if not folder.is_dir():
-        if str(name_or_path) not in shipped_names():
-            raise PPDError(
-                f"There is no {role} {str(name_or_path)!r}: it is neither a folder nor a name that ships "
-                f"with the package ({', '.join(shipped_names()) or 'none do'})."
-            )
-        folder = WEIGHTS / str(name_or_path)
+    if str(name_or_path) in shipped_names() and not (is_agent(folder) or is_agent(folder / role)):
+        folder = WEIGHTS / str(name_or_path)  # a folder of that name without agents does not hide them
+    elif not folder.is_dir():
+        raise PPDError(
+            f"There is no {role} {str(name_or_path)!r}: it is neither a folder nor a name that ships "
+            f"with the package ({', '.join(shipped_names()) or 'none do'})."
+        )
     return load_agent(folder / role if is_agent(folder / role) else folder, device)

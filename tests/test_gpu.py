@@ -57,7 +57,7 @@ def test_masks_are_those_of_the_cpu():
     [
         {},
         {"gamma": 0.9, "double": True, "dueling": True, "n_step": 2, "prioritised": True},
-        {"feedback": "both", "prompts_per_step": 4, "label_mode": "truth"},
+        {"feedback": "both", "prompts_per_step": 4, "label_mode": "truth", "rehearsals": 0},
     ],
 )
 def test_a_training_stays_on_its_device(tmp_path, changes):

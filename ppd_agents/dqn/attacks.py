@@ -51,7 +51,7 @@ class AttackMemory:
         Args:
             rows: (B,) int64.
             status: (B, N) int8, the prompts before.
-            actions: (B, T) int64 in [0, 2N), or -1 from where an attack is over.
+            actions: (B, T) int64 in [0, 2N), or -1 where nothing was played.
         """
         where = (self.pos + np.arange(len(rows))) % self.capacity
         self.arrays["rows"][where] = rows.cpu().numpy()
@@ -93,7 +93,8 @@ class AttackMemory:
 
     def _attacked(self, before: np.ndarray, actions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Play a random part of each attack: (B, N), (B, T) -> (B, N)."""
-        lengths = (actions >= 0).sum(axis=1)
+        played = (actions >= 0).cumsum(axis=1)
+        lengths = played[:, -1]
         at_random = rng.random((len(before), 1)) < _RANDOM
         anywhere = self._anywhere(before, actions.shape[1], rng)
         actions = np.where(at_random & (actions >= 0), anywhere, actions)
@@ -101,16 +102,17 @@ class AttackMemory:
         part = rng.integers(1, np.maximum(lengths, 1), endpoint=True)
         part = np.where(coins < _CLEAN, 0, np.where(coins < _CLEAN + _WHOLE, lengths, part))
         status = before.copy()
-        game, step = np.nonzero(np.arange(actions.shape[1]) < part[:, None])
+        game, step = np.nonzero((actions >= 0) & (played <= part[:, None]))
         chosen = actions[game, step]
         status[game, chosen % self.nodes] = np.where(chosen < self.nodes, POSITIVE, NEGATIVE)
         return status
 
     def _anywhere(self, before: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw different free nodes with random signs: (B, N) -> (B, T) actions."""
+        """Draw different free nodes with random signs: (B, N) -> (B, T) actions, -1 beyond the last."""
         keys = rng.random(before.shape, dtype=np.float32) + (before != INACTIVE)
         nodes = keys.argsort(axis=1)[:, :steps]
-        return nodes + self.nodes * rng.integers(0, 2, nodes.shape)
+        drawn = nodes + self.nodes * rng.integers(0, 2, nodes.shape)
+        return np.pad(drawn, ((0, 0), (0, steps - drawn.shape[1])), constant_values=-1)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the filled part of the ring and its position, as arrays."""

@@ -190,22 +190,31 @@ class GraphQNetwork(nn.Module):
         everything = torch.arange(count, device=status.device).expand_as(status)
         defending = self.config.role == "defender"
         nodes = active.nodes if defending else everything
-        parts: list[Tensor] = []
+        parts: list[tuple[Tensor, Tensor | None]] = []
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
             here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
-            values, logits = self._heads(state.at(part), here.nodes if defending else nodes[part], here)
-            parts.append(values if dice_only else self._whole(values, logits))
-        values = torch.cat(parts) if parts else status.new_zeros((0, nodes.shape[1], 2), dtype=torch.float32)
-        out = values.new_zeros((len(status), 2 * count + 1))
-        if defending:
-            chosen = torch.where(active.positive, values[..., 0], values[..., 1])
-            columns = nodes + count * (~active.positive)
-            # Padded slots repeat node 0: they must not overwrite its value.
-            out = out.scatter_add(1, columns, chosen * active.present)
-        else:
+            parts.append(self._heads(state.at(part), here.nodes if defending else nodes[part], here))
+        out = self._lay_out([values for values, _ in parts], active, count)
+        if self.config.dueling:
+            out = self._duel(state, out, active)
+        if self.config.suspicion and not dice_only:
+            out = out + self._lay_out([self._bonus(logits) for _, logits in parts], active, count)
+        return out
+
+    def _lay_out(self, parts: list[Tensor], active: ActiveSet, count: int) -> Tensor:
+        """Put values (B, M, 2), given in parts of the batch, in the places of their actions, (B, 2N + 1)."""
+        out = torch.zeros((len(active.nodes), 2 * count + 1), device=active.nodes.device)
+        if not parts:
+            return out
+        values = torch.cat(parts)
+        if self.config.role == "attacker":
             out[:, : 2 * count] = values.transpose(1, 2).flatten(1)
-        return self._duel(state, out, active) if self.config.dueling else out
+            return out
+        chosen = torch.where(active.positive, values[..., 0], values[..., 1])
+        columns = active.nodes + count * (~active.positive)
+        # Padded slots repeat node 0: they must not overwrite its value.
+        return out.scatter_add(1, columns, chosen * active.present)
 
     def _duel(self, state: GraphState, advantages: Tensor, active: ActiveSet) -> Tensor:
         """Turn the advantages of all candidates (B, 2N + 1) into values; STOP stays 0."""
@@ -246,7 +255,7 @@ class GraphQNetwork(nn.Module):
         Returns:
             (B, M, 2) float32, of the positive and of the negative candidate.
         """
-        return self._whole(*self._heads(state, nodes, active_set(state.status)))
+        return self._heads(state, nodes, active_set(state.status))[0]
 
     def suspicions(self, state: GraphState) -> tuple[Tensor, ActiveSet]:
         """Judge every active prompt.
@@ -267,9 +276,10 @@ class GraphQNetwork(nn.Module):
             raise ConfigError("This Q-network was built without suspicion.")
         return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
 
-    def _whole(self, values: Tensor, logits: Tensor | None) -> Tensor:
-        """Put both parts of the values together, (B, M, 2) each; 2 sigmoid(x) - 1 = tanh(x / 2)."""
-        return values if logits is None else values + self.config.suspicion * torch.tanh(logits / 2)
+    def _bonus(self, logits: Tensor | None) -> Tensor:
+        """Return what suspicion adds to the values, shaped as ``logits``; 2 sigmoid(x) - 1 = tanh(x / 2)."""
+        assert logits is not None
+        return self.config.suspicion * torch.tanh(logits / 2)
 
     def q_of(self, state: GraphState, actions: Tensor, *, dice_only: bool = False) -> Tensor:
         """Value chosen actions only, at the cost of their nodes (of all candidates in a dueling network).
@@ -290,7 +300,8 @@ class GraphQNetwork(nn.Module):
             picked = self.forward(shared, dice_only=dice_only).gather(1, grouped)
         else:
             values, logits = self._heads(shared, grouped % count, active_set(shared.status))
-            values = values if dice_only else self._whole(values, logits)
+            if self.config.suspicion and not dice_only:
+                values = values + self._bonus(logits)
             picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
         picked = picked.flatten()[slot]
         return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)

@@ -110,7 +110,7 @@ class Alternation:
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
         steps, nodes = sum(self.lengths), self.simulator.nodes
-        longest = nodes if config.noise_share + config.matching_share else config.steps[1]
+        longest = max(config.steps[1], nodes if config.noise_share + config.matching_share else 0)
         self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: build_learner(

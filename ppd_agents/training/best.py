@@ -32,7 +32,7 @@ def score(history: Sequence[Mapping[str, Any]]) -> float | None:
         and where the attacks cost less than ``LEAST_HARM``.
     """
     last = history[-WINDOW:]
-    # Both roles begin with the same scenes and ideal prompts, so this difference is the attacks' alone.
+    # Both roles begin with the same scenes; what the prompts differ in is what was done to the defender's.
     harm = sum(record["attacker/dice_before"] - record["defender/dice_before"] for record in last)
     if len(last) < WINDOW or harm < LEAST_HARM * WINDOW:
         return None

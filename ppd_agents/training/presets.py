@@ -165,6 +165,11 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.rehearsals and not self.shaping:
             raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
+        if self.rehearsals and (self.label_mode != "free" or self.prompts_per_step != 1):
+            raise ConfigError(
+                "rehearsals play one prompt of either sign per step: "
+                "set rehearsals to 0 with another label_mode or prompts_per_step."
+            )
         if self.rehearsals and self.final_shaping <= 0:
             raise ConfigError("final_shaping must be above 0 with rehearsals.")
         if self.rehearsals and self.feedback != "none":

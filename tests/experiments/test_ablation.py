@@ -4,6 +4,7 @@ import pytest
 
 from experiments import ablation
 from ppd_agents.training.presets import preset
+from ppd_env.errors import ConfigError
 
 TINY = {
     "scenes": "shapes://train?count=6&seed=0",
@@ -47,6 +48,8 @@ def test_an_ablation_goes_on_where_it_stopped_and_prints_a_line_per_factor(small
     again = ablation.run(options)
     assert again["results"] == result["results"]
     path = tmp_path / "base" / "seed-0" / "measured.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"key": []}))
     with pytest.raises(AssertionError, match="trained again"):
         ablation.run(options)
+    with pytest.raises(ConfigError, match="known ones: base"):
+        ablation.run(ablation.Options(factors=("luck",)))

@@ -72,3 +72,27 @@ def test_what_cannot_be_taken_up_is_refused(memory):
         AttackMemory(3, NODES, STEPS).load_state_dict(memory.state_dict())
     with pytest.raises(PPDError, match="No attack"):
         AttackMemory(3, NODES, STEPS).sample(1, np.random.default_rng(0))
+
+
+def test_gaps_in_an_attack_are_nothing(monkeypatch):
+    memory = AttackMemory(4, NODES, 5)
+    before = torch.zeros(4, NODES, dtype=torch.int8)
+    before[:, 0] = POSITIVE
+    memory.add(torch.arange(4), before, torch.tensor([[-1, 10, -1, NODES + 20, -1]] * 4))
+    _, status, foreign = draw(memory, monkeypatch, _RANDOM=0.0)
+    assert set(foreign.nonzero()[:, 1].tolist()) == {10, 20}
+    both = foreign[:, 10] & foreign[:, 20]
+    assert both.any()
+    assert (status[both][:, 10] == POSITIVE).all()
+    assert (status[both][:, 20] == NEGATIVE).all()
+
+
+def test_an_attack_may_be_longer_than_there_are_nodes(monkeypatch):
+    memory = AttackMemory(2, NODES, NODES + 7)
+    before = torch.zeros(2, NODES, dtype=torch.int8)
+    before[:, 0] = POSITIVE
+    actions = torch.full((2, NODES + 7), -1)
+    actions[:, : NODES - 1] = torch.arange(1, NODES)
+    memory.add(torch.arange(2), before, actions)
+    for share in (0.0, 1.0):
+        assert draw(memory, monkeypatch, _RANDOM=share)[2].any()

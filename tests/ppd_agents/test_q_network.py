@@ -225,9 +225,11 @@ def test_an_estimate_beyond_its_range_counts_as_the_end_of_it(random_state):
     assert not torch.equal(values[0], values[2])
 
 
-def test_suspicion_is_a_part_of_the_value_of_its_own(random_state):
+@pytest.mark.parametrize("dueling", [False, True])
+def test_suspicion_is_a_part_of_the_value_of_its_own(random_state, dueling):
     state = random_state()
-    network = GraphQNetwork(QNetworkConfig(role="defender", hidden=16, dropout=0.0, suspicion=0.4)).eval()
+    config = QNetworkConfig(role="defender", hidden=16, dropout=0.0, suspicion=0.4, dueling=dueling)
+    network = GraphQNetwork(config).eval()
     logits, active = network.suspicions(state)
     nodes = state.status.shape[1]
     columns = active.nodes + nodes * ~active.positive

@@ -112,3 +112,9 @@ def test_the_attacker_is_an_opponent_by_name(tmp_path, monkeypatch):
         drops[opponent] = np.mean([info["ideal_dice"] - info["dice"] for info in infos])
         env.step(env.action_space.sample(infos[-1]["action_mask"]))
     assert drops[OPPONENT] > drops["random"] + 0.05
+
+
+def test_a_folder_of_the_same_name_does_not_hide_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()
+    assert open_agent("mini", "defender").role == "defender"

@@ -275,6 +275,8 @@ def test_presets_have_the_published_numbers():
         ({"tau": 0.0}, "tau"),
         ({"least_gain": -0.1}, "least_gain"),
         ({"shaping": -0.1}, "shaping"),
+        ({"label_mode": "truth"}, "rehearsals"),
+        ({"prompts_per_step": 2}, "rehearsals"),
         ({"n_step": 0}, "n_step"),
         ({"loss": "l1"}, "loss"),
         ({"huber_delta": 0.0}, "huber_delta"),

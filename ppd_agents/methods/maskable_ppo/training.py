@@ -15,6 +15,7 @@ from sb3_contrib import MaskablePPO
 from ppd_agents.dqn.agent import Agent, load_agent, save_agent
 from ppd_agents.dqn.vec_env import GameVecEnv, Starts
 from ppd_agents.methods.maskable_ppo.actor_critic import GraphActorCritic
+from ppd_agents.pipeline import agents_fingerprint
 from ppd_agents.training.presets import TrainConfig
 from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
 from ppd_agents.training.state import GlobalGenerators
@@ -61,6 +62,8 @@ class PPOConfig:
 
 class AttackedStarts:
     """Hands out attacked prompts, drawn as for the DQN defender, a batch of attacks at a time.
+
+    Beginnings of other kinds (``noise_share``, ``matching_share``) are left out.
 
     Args:
         simulator: The scenes.
@@ -121,7 +124,12 @@ def train_maskable_ppo(
         ConfigError: ``folder`` holds a defender of another training.
     """
     ppo = ppo or PPOConfig()
-    notes = {"method": "maskable_ppo", "config": config.to_json(), "ppo": asdict(ppo)}
+    notes = {
+        "method": "maskable_ppo",
+        "config": config.decisive(),
+        "ppo": asdict(ppo),
+        "attacker": None if attacker is None else agents_fingerprint(attacker),
+    }
     place = folder / "defender"
     if place.is_dir():
         agent = load_agent(place, config.device)
