@@ -121,6 +121,5 @@ def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
 
 if __name__ == "__main__":
     print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
-    if (RESULTS / "controls.json").exists():
-        print(controls_table(json.loads((RESULTS / "controls.json").read_text())), end="\n\n")
+    print(controls_table(json.loads((RESULTS / "controls.json").read_text())), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))

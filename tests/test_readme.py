@@ -45,8 +45,9 @@ def test_linked_files_exist():
 
 
 def test_the_tables_are_those_of_the_recorded_results():
-    from experiments.results_table import RESULTS, mini_table, run_table
+    from experiments.results_table import RESULTS, controls_table, mini_table, run_table
 
     text = README.read_text(encoding="utf-8")
     assert run_table(json.loads((RESULTS / "run.json").read_text())) in text
+    assert controls_table(json.loads((RESULTS / "controls.json").read_text())) in text
     assert mini_table(json.loads((RESULTS / "mini.json").read_text())) in text
