@@ -36,7 +36,7 @@ from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
 BASE: Mapping[str, Any] = {
-    "scenes": "mixed://train?count=400&seed=0",
+    "scenes": "shapes://train?count=400&seed=0",
     "rounds": 8,
     "games": 24,
     "rehearsals": 96,
@@ -74,7 +74,7 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "attacker without first mask": {"initial_mask": False},
     "defender with feedback, shaping as a reward": _REWARD | {"feedback": "defender"},
     "no messages": {"messages": 0},
-    "procedural scenes only": {"scenes": "shapes://train?count=400&seed=0"},
+    "half the scenes from photographs": {"scenes": "mixed://train?count=400&seed=0"},
 }
 """Factor -> what it changes of ``BASE``. Some need another value besides, which their name tells."""
 

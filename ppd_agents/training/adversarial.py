@@ -31,7 +31,7 @@ from ppd_agents.training.checkpoints import (
     save_checkpoint,
     tidy,
 )
-from ppd_agents.training.learner import Learner, Record, build_learner
+from ppd_agents.training.learner import Learner, Record, build_learner, open_simulator
 from ppd_agents.training.opponents import OpponentPool
 from ppd_agents.training.presets import ROLES, TrainConfig
 from ppd_agents.training.starts import (
@@ -54,9 +54,7 @@ from ppd_agents.training.state import (
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import Role
-from ppd_env.scenes.bank import open_bank
-from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.simulator import Simulator, covered
+from ppd_env.simulator import covered
 
 _SPARE = 2
 """Removals a training defender may take beyond the attack's steps: enough to learn when to stop."""
@@ -94,15 +92,8 @@ class Alternation:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
-        bank = open_bank(
-            config.scenes,
-            config.segmenter,
-            config.features,
-            config.grid,
-            config.device,
-            progress=config.progress,
-        )
-        self.simulator = Simulator(bank, load_segmenter(config.segmenter, config.device))
+        self.simulator = open_simulator(config)
+        bank = self.simulator.bank
         seeds = np.random.SeedSequence(config.seed).spawn(5)
         # All episode lengths are known from the start, so epsilon and learning rate can span them exactly.
         lengths = np.random.default_rng(seeds[0]).integers(*config.steps, size=config.rounds, endpoint=True)

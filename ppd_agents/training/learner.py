@@ -21,7 +21,8 @@ from ppd_agents.training.presets import TrainConfig
 from ppd_agents.training.starts import RoundStarts
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
-from ppd_env.scenes.bank import SceneBank
+from ppd_env.scenes.bank import SceneBank, open_bank
+from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
 Record = dict[str, Any]
@@ -71,6 +72,19 @@ class Learner:
             self.model.logger.record(f"round/{name}", record[name])
         self.model.logger.dump(self.model.num_timesteps)
         return record
+
+
+def open_simulator(config: TrainConfig) -> Simulator:
+    """Return the scenes of a training, bound to its segmenter."""
+    bank = open_bank(
+        config.scenes,
+        config.segmenter,
+        config.features,
+        config.grid,
+        config.device,
+        progress=config.progress,
+    )
+    return Simulator(bank, load_segmenter(config.segmenter, config.device))
 
 
 def build_learner(

@@ -21,7 +21,7 @@ DIM = 3
 
 
 def make_state(seed, grid, batch=2, active=6, dim=DIM, scenes=2):
-    """Random states with feedback; at most ``active`` prompts each."""
+    """Random states with feedback and an initial mask; at most ``active`` prompts each."""
     rng = np.random.default_rng(seed)
     nodes = grid * grid
     axis = (torch.arange(grid) + 0.5) / grid
@@ -37,6 +37,7 @@ def make_state(seed, grid, batch=2, active=6, dim=DIM, scenes=2):
         torch.from_numpy(status),
         torch.from_numpy(rng.random((batch, nodes))).float(),
         torch.from_numpy(rng.random(batch)).float(),
+        torch.from_numpy(rng.random((batch, nodes)) < 0.4),
     )
 
 
@@ -49,11 +50,14 @@ def networks(draw, **given):
         "raw_features": st.sampled_from([0, DIM]),
         "use_positions": st.booleans(),
         "use_feedback": st.booleans(),
+        "use_initial_mask": st.booleans(),
         "dueling": st.booleans(),
         "layers": st.integers(1, 2),
     }
     drawn = {name: draw(values) for name, values in config.items() if name not in given}
-    shape = QNetworkConfig(hidden=8, **drawn | given)
+    fields = drawn | given
+    suspicion = draw(st.sampled_from([0.0, 0.3])) if fields["role"] == "defender" else 0.0
+    shape = QNetworkConfig(hidden=8, suspicion=suspicion, **fields)
     return GraphQNetwork(shape, torch.Generator().manual_seed(draw(st.integers(0, 99)))).eval()
 
 
@@ -82,6 +86,7 @@ def test_relabelling_the_nodes_relabels_the_values(role, dueling):
             state.status[:, order],
             state.feedback[:, order],
             state.predicted_iou,
+            state.initial_mask[:, order],
         )
         columns = torch.cat([order, order + nodes, torch.tensor([2 * nodes])])
         torch.testing.assert_close(net(moved), net(state)[:, columns], atol=1e-5, rtol=1e-4)
@@ -153,13 +158,13 @@ def test_an_inactive_node_is_nobodys_business(net, state, seed):
 @given(networks(dueling=True), states(), st.integers(0, 2**31))
 def test_legal_values_average_to_the_worth_of_the_state(net, state, seed):
     legal = legal_actions(state.status, torch.full((2,), net.config.role == "attacker"))[:, :-1]
-    means = (net(state)[:, :-1] * legal).sum(1) / legal.sum(1).clamp_min(1)
+    means = (net(state, dice_only=True)[:, :-1] * legal).sum(1) / legal.sum(1).clamp_min(1)
     seen = []
     hook = net.worth.register_forward_hook(lambda _, __, out: seen.append(out.flatten()))
-    net(state)
+    net(state, dice_only=True)
     # Advantages alone, shifted, change nothing.
     net.trunk[-1].bias += 3.0
-    shifted = net(state)
+    shifted = net(state, dice_only=True)
     hook.remove()
     some = legal.any(1)
     torch.testing.assert_close(means[some], seen[0][some], atol=1e-5, rtol=1e-4)

@@ -16,14 +16,13 @@ from ppd_agents.dqn.agent import Agent, load_agent, save_agent
 from ppd_agents.dqn.vec_env import GameVecEnv, Starts
 from ppd_agents.methods.maskable_ppo.actor_critic import GraphActorCritic
 from ppd_agents.pipeline import agents_fingerprint
+from ppd_agents.training.learner import open_simulator
 from ppd_agents.training.presets import TrainConfig
 from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
 from ppd_agents.training.state import GlobalGenerators
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
 from ppd_env.game_batch import GameBatch
-from ppd_env.scenes.bank import open_bank
-from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
 
@@ -146,15 +145,8 @@ def train_maskable_ppo(
 
 
 def _learn(config: TrainConfig, attacker: Agent | None, ppo: PPOConfig) -> GraphActorCritic:
-    bank = open_bank(
-        config.scenes,
-        config.segmenter,
-        config.features,
-        config.grid,
-        config.device,
-        progress=config.progress,
-    )
-    simulator = Simulator(bank, load_segmenter(config.segmenter, config.device))
+    simulator = open_simulator(config)
+    bank = simulator.bank
     games = GameBatch(
         simulator, config.games, label_mode=config.label_mode, prompts_per_step=config.prompts_per_step
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ppd_env.errors import ConfigError
-from ppd_env.scenes import mixed
-from ppd_env.scenes.photo_split import TEST_PHOTOGRAPHS
+from ppd_env.scenes import mixed, photos
+from ppd_env.scenes.photo_split import TRAIN_PHOTOGRAPHS
 from ppd_env.scenes.sources import open_source
 
 URI = "mixed://train?count=12&seed=1"
@@ -31,14 +31,12 @@ def test_every_kind_is_drawn_with_targets_of_the_promised_size():
         assert low <= scene.mask.mean() <= high
 
 
-def test_nothing_of_the_test_side_is_in_the_pool(monkeypatch):
-    asked = []
-    real = mixed.train_photographs
-    monkeypatch.setattr(mixed, "train_photographs", lambda: asked.append(real()) or asked[0])
+def test_nothing_but_the_training_photographs_is_in_the_pool(monkeypatch):
+    asked, real = set(), photos.photograph
+    monkeypatch.setattr(photos, "photograph", lambda name: asked.add(name) or real(name))
     monkeypatch.setattr(mixed.PhotoPool, "_segment", staticmethod(lambda photo: []))
     mixed.PhotoPool()
-    assert asked
-    assert not set(asked[0]) & set(TEST_PHOTOGRAPHS)
+    assert asked == set(TRAIN_PHOTOGRAPHS)
 
 
 @pytest.mark.parametrize("uri", ["mixed://test", "mixed://train?count=0", "mixed://train?size=3"])
