@@ -89,7 +89,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=720&seed=0"
+    scenes: str = "shapes://train?count=640&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -97,7 +97,7 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 18
+    rounds: int = 16
     games: int = 40
     steps: tuple[int, int] = (2, 20)
     branches: int = 4
@@ -136,7 +136,7 @@ class TrainConfig:
     shaping: float = 0.1
     final_shaping: float = 0.05
     rehearsals: int = 160
-    attack_pool: int = 96
+    attack_pool: int = 64
     least_gain: float = 0.0
     seed: int = 0
     checkpoint_every: int = 4
