@@ -89,6 +89,8 @@ class Evaluate:
     """Controls: settings of the trainings."""
     rivals: tuple[Literal["graph_statistics", "maskable_ppo"], ...] = ("graph_statistics", "maskable_ppo")
     """Controls: learned controls to train as well."""
+    rival_seeds: int = 1
+    """Controls: the first so many training seeds get learned controls; each takes as long as the agents."""
     sections: tuple[Literal["main", "lattice", "transfer"], ...] = ("main", "lattice", "transfer")
     """Controls: main; lattice, ideal prompts at a fixed interval; transfer, other segmenters and features."""
     transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
@@ -234,7 +236,7 @@ def _standard(options: Evaluate) -> dict[str, object]:
 
 
 def _controls(options: Evaluate) -> dict[str, object]:
-    from ppd_agents.contestants import load_contestant, train_contestant, with_common_rivals
+    from ppd_agents.contestants import load_contestant, train_contestant, with_leading_rivals
     from ppd_agents.locking import sole_user
     from ppd_agents.suite import SCENES, find_scenes, run_suite, sections
     from ppd_agents.training.presets import preset
@@ -247,11 +249,16 @@ def _controls(options: Evaluate) -> dict[str, object]:
         else:
             configs = [preset(options.preset, seed=seed, device=device) for seed in options.training_seeds]
             found = [
-                train_contestant(config, folder / f"seed-{config.seed}", options.rivals) for config in configs
+                train_contestant(
+                    config,
+                    folder / f"seed-{config.seed}",
+                    options.rivals if number < options.rival_seeds else (),
+                )
+                for number, config in enumerate(configs)
             ]
         config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
         parts = sections(config, options.sections, options.transfer)
-        return run_suite(with_common_rivals(found), parts, scenes, folder / "evaluation", print)
+        return run_suite(with_leading_rivals(found), parts, scenes, folder / "evaluation", print)
 
 
 def _evaluation(options: Evaluate, scenes: tuple[str, ...], defender: Agent, device: str) -> EvaluationConfig:

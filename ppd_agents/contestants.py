@@ -91,10 +91,10 @@ def load_contestant(folder: Path, number: int, device: str) -> Contestant:
     return Contestant(int(seed), attacker, defender, rivals)
 
 
-def with_common_rivals(contestants: list[Contestant]) -> list[Contestant]:
-    """Leave out the rivals that some seed lacks: a row has one entry per seed."""
-    common = set.intersection(*(set(one.rivals) for one in contestants))
-    return [
-        replace(one, rivals={name: rival for name, rival in one.rivals.items() if name in common})
-        for one in contestants
-    ]
+def with_leading_rivals(contestants: list[Contestant]) -> list[Contestant]:
+    """Leave out the rivals that an earlier seed lacks: a row is played under the first seeds, or all."""
+    kept, known = [], set(contestants[0].rivals)
+    for one in contestants:
+        known &= set(one.rivals)
+        kept.append(replace(one, rivals={name: rival for name, rival in one.rivals.items() if name in known}))
+    return kept

@@ -25,8 +25,24 @@ SCENES = ("shapes://test?count=300&seed=0", "photos://test")
 REAL_FOLDERS = ("kvasir_seg", "isic2018", "coco200", "fss1000", "persam_examples")
 """Folders of real images with masks (``folder://``) that are measured too where they are found."""
 
+MAIN = "main"
+"""Name of the section that holds every row."""
+
 AVERAGE = "real folders"
 """Name of the average over the folders of real images."""
+
+MAIN_ONLY = (
+    "attack.oracle",
+    "defence.oracle",
+    "matching",
+    "matching.learned",
+    "matching.subsample",
+)
+"""Rows that only the main section holds: the oracles cost more than all others, and one-shot prompts know no
+layout."""
+
+FIRST_ONLY = ("defence.oracle",)
+"""Rows that only the first training seed plays: an upper bound, dear because every attack needs its own."""
 
 TRANSFER = ("mini+segmenter", "fake+fake")
 """Segmenter and features, other than the training's, that the same agents are measured on."""
@@ -39,7 +55,7 @@ class Section:
     """The same rows under settings of their own.
 
     Args:
-        name: Its name in the result; the first one, ``"main"``, is the result's own.
+        name: Its name in the result; ``MAIN`` is the result's own.
         config: What is measured.
     """
 
@@ -91,7 +107,7 @@ def sections(config: EvaluationConfig, kinds: Sequence[str], transfer: Sequence[
     Raises:
         ConfigError: A pair does not name both.
     """
-    found = [Section("main", config)] if "main" in kinds else []
+    found = [Section(MAIN, config)] if MAIN in kinds else []
     if "lattice" in kinds:
         found.append(Section("lattice", replace(config, layout="lattice")))
     for pair in transfer if "transfer" in kinds else ():
@@ -145,7 +161,7 @@ def run_suite(
             "results": {name: tabulate(found, part.config) for name, found in measured.items()},
             "averages": {AVERAGE: average(real, part.config)} if real else {},
         }
-    main = played.pop("main", {"results": {}, "averages": {}})
+    main = played.pop(MAIN, {"results": {}, "averages": {}})
     return as_plain(
         {
             "command": command,
@@ -174,10 +190,11 @@ def _measure(
 ) -> dict[str, Measurements]:
     place = folder / part.name.replace(" ", "-")
     config = part.config
-    passes = [
-        Pass(config.seeds[0], one.rows(config), one.fingerprint, place / one.fingerprint)
-        for one in contestants
-    ]
+    passes = []
+    for number, one in enumerate(contestants):
+        left_out = (*(MAIN_ONLY if part.name != MAIN else ()), *(FIRST_ONLY if number else ()))
+        rows = {name: row for name, row in one.rows(config).items() if name not in left_out}
+        passes.append(Pass(config.seeds[0], rows, one.fingerprint, place / one.fingerprint))
     return {
         name: measure_scenes(uri, config, passes, name=name, shared=place / "shared", progress=progress)
         for name, uri in scenes.uris.items()

@@ -10,7 +10,7 @@ import numpy as np
 from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.statistics import WAY, Bootstrap, ratio_estimate, ratio_per_seed, recovery_of
-from ppd_agents.evaluation.tabulate import CHANGES, Table, View, controls
+from ppd_agents.evaluation.tabulate import CHANGES, ORACLE, Table, View, controls
 
 
 def average(sets: Mapping[str, Measurements], config: EvaluationConfig) -> dict[str, Table]:
@@ -37,7 +37,8 @@ def average(sets: Mapping[str, Measurements], config: EvaluationConfig) -> dict[
 def _table(views: Mapping[str, View]) -> Table:
     some = next(iter(views.values())).found
     table: Table = {row: _row(list(views.values()), row) for row in some.rows}
-    table["way"] = _ratio(views, WAY, "attack.oracle")
+    if ORACLE in some.rows:
+        table["way"] = _ratio(views, WAY, ORACLE)
     table["recovery"] = _recovery(views, "defence.learned")
     table["recovery"]["controls"] = {row: _recovery(views, row) for row in controls(some, "defence")}
     for kind, start in CHANGES:
@@ -93,10 +94,11 @@ def _ratio(views: Mapping[str, View], names: tuple[str, str, str, str], row: str
 
 def _change(views: Sequence[View], row: str, start: str) -> dict[str, Any]:
     """Average a difference of two rows: ``change`` for several sets."""
-    differences = [view.every[row] - view.every[start] for view in views]
+    sights = [view.sight(row) for view in views]
+    differences = [dice[row] - dice[start] for dice, _ in sights]
     return {
         "value": _mean(differences),
-        "ci": _interval(differences, [view.whole for view in views]),
+        "ci": _interval(differences, [draws for _, draws in sights]),
         "n": sum(values.shape[1] for values in differences),
     }
 

@@ -113,7 +113,7 @@ def measure_scenes(
     Args:
         uri: The scenes.
         config: What is measured.
-        passes: One per seed of the table.
+        passes: One per seed of the table; each may leave out rows, which later ones then leave out too.
         name: What the scenes are called in the names of stages; their URI where None.
         shared: Rows that depend on no agent are played once, for the seed of the first pass, and kept here;
             None plays them in every pass.
@@ -127,7 +127,7 @@ def measure_scenes(
     decisive = [config.decisive(), scene_notes(bank, config), cleaner_settings()]
     common = {} if shared is None else agentless(passes[0].rows)
     found = Measurements(bank, {row: [] for row in passes[0].rows})
-    total = len(common) + sum(len(one.rows) - len(common) for one in passes)
+    total = len(common) + sum(len(set(one.rows) - set(common)) for one in passes)
     with tqdm(total=total, desc=f"evaluating {name or uri}", unit="row", disable=not progress) as bar:
         bench = Bench(scorer, config, passes[0].seed, name or uri, progress)
         given = bench.run(common, StageStore(shared, fingerprint(decisive)), bar, {})

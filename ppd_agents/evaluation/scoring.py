@@ -22,16 +22,12 @@ class Measurements:
 
     Args:
         bank: The scenes.
-        rows: Row -> one stage per seed; the oracles' stages hold the first scenes only.
+        rows: Row -> one stage per seed, of the first seeds only where others did not play it; the oracles'
+            stages hold the first scenes only.
     """
 
     bank: SceneBank
     rows: dict[str, list[Stage]] = field(default_factory=dict)
-
-    @property
-    def seeds(self) -> int:
-        """How many seeds every row was played under."""
-        return len(next(iter(self.rows.values())))
 
     def dice(self, row: str, budget: int, scenes: int | None = None) -> np.ndarray:
         """Return Dice in percent, (seeds, S), of the first ``scenes`` scenes."""

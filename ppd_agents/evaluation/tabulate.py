@@ -15,47 +15,56 @@ _BOOTSTRAP_SEED = 0
 
 Table = dict[str, Any]
 
+ORACLE = "attack.oracle"
+"""The row that ``way`` is measured by."""
+
 CHANGES = (("clean", "ideal"), ("matching", "matching"))
 """Kinds of rows in which nothing was attacked, and the row each starts from."""
 
 
 class View:
-    """One set of scenes under one budget, with the draws for all of its scenes and for the oracles'.
+    """One set of scenes under one budget: Dice of all rows, and draws, on what a chosen row was played on.
 
     Args:
         found: What was played.
         config: What was measured.
         budget: Number of attack actions.
-
-    Attributes:
-        first: Row -> Dice (seeds, F) in percent on the oracles' scenes.
-        every: Row -> Dice (seeds, S) in percent, but for the oracles.
-        part: The draws over the oracles' scenes.
-        whole: The draws over all scenes.
     """
 
     def __init__(self, found: Measurements, config: EvaluationConfig, budget: int) -> None:
-        self.found, self.budget = found, budget
-        groups = found.bank.groups
-        self.few = min(config.oracle_scenes, len(groups))
-        self.whole, self.part = (
-            _draw(groups[:count], found.seeds, config) for count in (len(groups), self.few)
-        )
-        self.first = {row: found.dice(row, budget, self.few) for row in found.rows}
-        self.every = {row: found.dice(row, budget) for row in found.rows if not _few(row)}
+        self.found, self.config, self.budget = found, config, budget
+        self._sights: dict[tuple[int, int], tuple[dict[str, np.ndarray], Bootstrap]] = {}
 
     def sight(self, row: str) -> tuple[Mapping[str, np.ndarray], Bootstrap]:
-        """Return Dice and draws on the scenes that ``row`` was played on."""
-        return (self.first, self.part) if _few(row) else (self.every, self.whole)
+        """Return the Dice of all rows, (seeds, scenes) in percent, and the draws, where ``row`` was played.
+
+        Rows that were played on fewer scenes or under fewer seeds are left out.
+        """
+        rows, groups = self.found.rows, self.found.bank.groups
+        seeds, scenes = self._extent(row)
+        if (seeds, scenes) not in self._sights:
+            dice = {
+                other: self.found.dice(other, self.budget, scenes)[:seeds]
+                for other in rows
+                if all(np.greater_equal(self._extent(other), (seeds, scenes)))
+            }
+            self._sights[seeds, scenes] = dice, _draw(groups[:scenes], seeds, self.config)
+        return self._sights[seeds, scenes]
+
+    def _extent(self, row: str) -> tuple[int, int]:
+        """Return under how many seeds and on how many scenes a row was played."""
+        scenes = len(self.found.bank.groups)
+        return len(self.found.rows[row]), min(self.config.oracle_scenes, scenes) if _few(row) else scenes
 
 
 def tabulate(found: Measurements, config: EvaluationConfig) -> dict[str, Table]:
     """Turn measurements into ``{BUDGET: {ROW: {...}}}`` with ``way``, ``recovery`` and ``clean_change``.
 
-    Next to the rows stand ``way`` and ``recovery``: ``{"value", "ci", "n", "per_seed", "paired"}``, and
-    ``clean_change``: ``{"value", "ci", "n"}``, what the defender does to clean prompts in points of Dice. The
-    last two also give those of every other defence under ``"controls"``. Where one-shot prompts were
-    measured, ``matching_change`` is what the defender does to them.
+    Next to the rows stand ``recovery`` and, where the oracle attacked, ``way``: ``{"value", "ci", "n",
+    "per_seed", "paired"}``, and ``clean_change``: ``{"value", "ci", "n"}``, what the defender does to clean
+    prompts in points of Dice. Recovery and change also give those of every other defence under
+    ``"controls"``. Where one-shot prompts were measured, ``matching_change`` is what the defender does to
+    them.
     """
     return {str(budget): _table(View(found, config, budget)) for budget in config.budgets}
 
@@ -66,18 +75,24 @@ def _table(view: View) -> Table:
         row: summarise(found.dice(row, budget), found.iou(row, budget), view.sight(row)[1])
         for row in found.rows
     }
-    table["way"] = way(view.first, view.part)
+    if ORACLE in found.rows:
+        table["way"] = way(*view.sight(ORACLE))
     table["recovery"] = recovery(*view.sight("defence.learned"))
     table["recovery"]["controls"] = {
         row: recovery(*view.sight(row), row) for row in controls(found, "defence")
     }
     for kind, start in CHANGES:
         if f"{kind}.learned" in found.rows:
-            table[f"{kind}_change"] = change(view.every, (f"{kind}.learned", start), view.whole)
+            table[f"{kind}_change"] = _change(view, f"{kind}.learned", start)
             table[f"{kind}_change"]["controls"] = {
-                row: change(view.every, (row, start), view.whole) for row in controls(found, kind)
+                row: _change(view, row, start) for row in controls(found, kind)
             }
     return table
+
+
+def _change(view: View, row: str, start: str) -> dict[str, Any]:
+    dice, draws = view.sight(row)
+    return change(dice, (row, start), draws)
 
 
 def controls(found: Measurements, kind: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppd_agents import cli
-from ppd_agents.contestants import RIVALS, Contestant, load_contestant, train_contestant, with_common_rivals
+from ppd_agents.contestants import RIVALS, Contestant, load_contestant, train_contestant, with_leading_rivals
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation import measure as measure_module
@@ -15,7 +15,7 @@ from ppd_agents.evaluation.cleaners import cleaners
 from ppd_agents.evaluation.rows import ROWS
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
-from ppd_agents.suite import find_scenes, run_suite, sections
+from ppd_agents.suite import MAIN_ONLY, find_scenes, run_suite, sections
 from ppd_agents.training.presets import preset
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
@@ -69,7 +69,7 @@ def data(tmp_path_factory):
 def suite(tmp_path_factory, data):
     """A whole suite of two seeds on three sets of scenes, its folder, and what it was made of."""
     folder = tmp_path_factory.mktemp("suite")
-    seeds = [contestant(3, rival=agent("defender", 8)), contestant(4, rival=agent("defender", 9))]
+    seeds = [contestant(3, rival=agent("defender", 8)), contestant(4)]
     scenes = find_scenes((SHAPES,), data)
     config = replace(CONFIG, scenes=tuple(scenes.uris.values()))
     parts = sections(config, ("main", "lattice", "transfer"), ("fake+segmenter",))
@@ -92,7 +92,12 @@ def test_every_control_has_its_rows(suite):
             assert set(table["recovery"]["controls"]) == defences
             assert "clean.count" in table["clean_change"]["controls"]
             assert list(table["matching_change"]["controls"]) == ["matching.subsample"]
-            assert all(len(table[row]["per_seed"]) == 2 for row in rows)
+            once = {"defence.oracle", "defence.rival", "clean.rival"}
+            assert {row: len(table[row]["per_seed"]) for row in rows} == {
+                row: 1 if row in once else 2 for row in rows
+            }
+            rival = table["recovery"]["controls"]["defence.rival"]["paired"]["attack.learned"]
+            assert rival == pytest.approx(table["attack.learned"]["per_seed"][0]["mdsc"], abs=1e-3)
 
 
 def test_seeds_are_training_seeds_and_share_what_depends_on_no_agent(suite):
@@ -130,6 +135,7 @@ def test_sections_differ_from_the_main_one_by_their_settings(suite):
     assert lattice["settings"]["layout"] == "lattice"
     assert transfer["settings"]["features"] == "segmenter"
     main = result["results"][SHAPES]["4"]
+    assert set(main) - set(lattice["results"][SHAPES]["4"]) == {*MAIN_ONLY, "way", "matching_change"}
     assert lattice["results"][SHAPES]["4"]["ideal"] != main["ideal"]
     assert transfer["results"][SHAPES]["4"]["ideal"] == main["ideal"]
     assert transfer["results"][SHAPES]["4"]["attack.learned"] != main["attack.learned"]
@@ -171,12 +177,14 @@ def test_sections_and_data_are_checked(tmp_path):
     assert find_scenes((SHAPES,), None).absent[0] == "kvasir_seg"
 
 
-def test_only_rivals_that_every_seed_has_are_compared():
-    one, two = (
-        contestant(0, a=agent("defender", 1), b=agent("defender", 2)),
-        contestant(1, b=agent("defender", 3)),
-    )
-    assert [list(c.rivals) for c in with_common_rivals([one, two])] == [["b"], ["b"]]
+def test_rivals_are_compared_until_a_seed_lacks_them():
+    rivals = [agent("defender", seed) for seed in range(5)]
+    seeds = [
+        contestant(0, a=rivals[0], b=rivals[1]),
+        contestant(1, b=rivals[2]),
+        contestant(2, a=rivals[3], b=rivals[4]),
+    ]
+    assert [list(c.rivals) for c in with_leading_rivals(seeds)] == [["a", "b"], ["b"], ["b"]]
     assert contestant(0).fingerprint != contestant(0, a=agent("defender", 1)).fingerprint
 
 
