@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ppd_agents.dqn.agent import Agent, load_agent
-from ppd_agents.evaluation.rows import Row, control_rows
+from ppd_agents.evaluation.rows import Rival, Row, control_rows
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import agents_fingerprint, policies
 from ppd_agents.training.adversarial import train_adversarial
@@ -37,13 +37,16 @@ class Contestant:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of all weights and settings."""
-        return agents_fingerprint(self.attacker, self.defender, *self.rivals.values())
+        """16 hex digits of the attacker's and defender's weights and settings."""
+        return agents_fingerprint(self.attacker, self.defender)
 
     def rows(self, config: EvaluationConfig) -> dict[str, Row]:
         """Declare every row of the controls' tables for these agents."""
         attacker, defender = policies(self.attacker, self.defender)
-        rivals = {name: policies(self.attacker, rival)[1] for name, rival in self.rivals.items()}
+        rivals = {
+            name: Rival(policies(self.attacker, rival)[1], agents_fingerprint(rival))
+            for name, rival in self.rivals.items()
+        }
         return control_rows(attacker, defender, rivals, config)
 
 

@@ -16,7 +16,7 @@ from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.tables import as_plain, versions
 from ppd_agents.evaluation.tabulate import tabulate
-from ppd_agents.pipeline import Clock
+from ppd_agents.pipeline import Clock, agents_fingerprint
 from ppd_env.errors import ConfigError
 
 SCENES = ("shapes://test?count=300&seed=0", "photos://test")
@@ -177,6 +177,10 @@ def run_suite(
                 "absent": list(scenes.absent),
                 "scene_sets": notes,
                 "agents": [one.fingerprint for one in contestants],
+                "rivals": [
+                    {name: agents_fingerprint(rival) for name, rival in one.rivals.items()}
+                    for one in contestants
+                ],
                 "train": [one.defender.notes.get("config") for one in contestants],
                 "cleaners": cleaner_settings(),
                 "matching": {"reference": REFERENCE_RULE},

@@ -31,7 +31,7 @@ class Pass:
     Args:
         seed: Seed of the prompts and of the random moves.
         rows: What is played, each row after the one it starts from.
-        agents: Fingerprint of everyone trained who plays.
+        agents: Fingerprint of everyone trained who plays, but for those who have one in their rows.
         folder: Where finished stages are kept and taken from; None keeps nothing.
     """
 
@@ -67,7 +67,9 @@ class Bench:
             if name not in done:
                 bar.set_postfix_str(name)
                 compute = partial(self._stage, name, row, done)
-                done[name] = store.get(f"{self.name}.seed={self.seed}.{name}", compute)
+                stage = f"{self.name}.seed={self.seed}.{name}"
+                agents = row.agents if isinstance(row, Turn) else ""
+                done[name] = store.get(f"{stage}.{agents}" if agents else stage, compute)
                 bar.update()
         return {name: done[name] for name in rows}
 

@@ -80,6 +80,7 @@ class Turn:
         learned: The mover was trained, or knows who was.
         few: It plays on the oracle's scenes only.
         endless: It may change as many prompts as there are, whatever the budget.
+        agents: Fingerprint of the mover where it is none of those that all rows share.
     """
 
     start: str
@@ -88,6 +89,20 @@ class Turn:
     learned: bool = False
     few: bool = False
     endless: bool = False
+    agents: str = ""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A further learned defender.
+
+    Args:
+        policy: How it plays.
+        agents: Its fingerprint.
+    """
+
+    policy: Policy
+    agents: str
 
 
 Row = Draw | Turn
@@ -162,7 +177,7 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
 
 
 def control_rows(
-    attacker: Policy, defender: Policy, rivals: Mapping[str, Policy], config: EvaluationConfig
+    attacker: Policy, defender: Policy, rivals: Mapping[str, Rival], config: EvaluationConfig
 ) -> dict[str, Row]:
     """Declare the standard rows, every control beside the defender, and one-shot matching.
 
@@ -178,9 +193,9 @@ def control_rows(
     known = cleaners(config.layout)
     rows = standard_rows(attacker, defender, config)
     for name, rival in rivals.items():
-        mover = plays(rival, attacking=False)
-        rows[f"defence.{name}"] = Turn("attack.learned", mover, _LEARNED, learned=True)
-        rows[f"clean.{name}"] = Turn("ideal", mover, _LEARNED, learned=True)
+        mover = plays(rival.policy, attacking=False)
+        for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
+            rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
     rows["clean.random"] = Turn("ideal", plays(RandomControl(), attacking=False), _RANDOM_DEFENCE)
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)

@@ -125,7 +125,17 @@ def test_a_suite_goes_on_where_it_stopped(suite, monkeypatch):
         assert {**again, "seconds": 0} == {**result, "seconds": 0}
         seeds, parts, scenes = made_of
         with pytest.raises(AssertionError, match="played again"):
-            run_suite([seeds[0], contestant(5, rival=seeds[0].defender)], parts, scenes, folder, quiet)
+            run_suite([seeds[0], contestant(5)], parts, scenes, folder, quiet)
+        played = []
+
+        def record(bench, name, *_):
+            played.append(name)
+            raise AssertionError("only another rival's rows are played again")
+
+        patch.setattr(measure_module.Bench, "_stage", record)
+        with pytest.raises(AssertionError, match="another rival"):
+            run_suite([contestant(3, rival=agent("defender", 6)), seeds[1]], parts, scenes, folder, quiet)
+        assert played == ["defence.rival"]
 
 
 def test_sections_differ_from_the_main_one_by_their_settings(suite):
@@ -185,7 +195,6 @@ def test_rivals_are_compared_until_a_seed_lacks_them():
         contestant(2, a=rivals[3], b=rivals[4]),
     ]
     assert [list(c.rivals) for c in with_leading_rivals(seeds)] == [["a", "b"], ["b"], ["b"]]
-    assert contestant(0).fingerprint != contestant(0, a=agent("defender", 1)).fingerprint
 
 
 def test_loaded_agents_tell_their_training_seed(tmp_path):
@@ -241,7 +250,9 @@ def test_a_contestant_is_trained_once_with_its_rivals(tmp_path, monkeypatch):
     assert first.rivals["graph_statistics"].notes["config"]["reward"] == "graph-statistics"
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint-*/tensors.safetensors")}
     assert len(kept) == 2
-    assert train_contestant(config, tmp_path).fingerprint == first.fingerprint
+    again = train_contestant(config, tmp_path)
+    assert again.fingerprint == first.fingerprint
+    assert again.rivals["graph_statistics"].notes == first.rivals["graph_statistics"].notes
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
     save_agent(agent("defender", 7), tmp_path / "maskable_ppo" / "defender")
     assert load_contestant(tmp_path / "training", 0, "cpu").fingerprint == first.fingerprint
