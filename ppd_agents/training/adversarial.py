@@ -19,7 +19,7 @@ from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.locking import sole_user
 from ppd_agents.training.bad_starts import KINDS as BAD_KINDS
-from ppd_agents.training.bad_starts import as_attack, bad_starts
+from ppd_agents.training.bad_starts import MOST_PROMPTS, as_attack, bad_starts
 from ppd_agents.training.best import CRITERION, score
 from ppd_agents.training.callbacks import open_logger, open_wandb, write_history
 from ppd_agents.training.checkpoints import (
@@ -101,7 +101,7 @@ class Alternation:
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
         steps, nodes = sum(self.lengths), self.simulator.nodes
-        longest = max(config.steps[1], nodes if config.noise_share + config.matching_share else 0)
+        longest = max(config.steps[1], MOST_PROMPTS if config.noise_share + config.matching_share else 0)
         self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: build_learner(

@@ -14,6 +14,10 @@ from ppd_env.simulator import Simulator
 
 KINDS = ("noise", "matching")
 
+MOST_PROMPTS = 64
+"""Prompts of a beginning: what it costs to learn from a state grows with the square of its prompts, and
+matching alone gives a hundred."""
+
 _BLUR = (0.3, 1.5)
 """Bounds of the noise on the features of a reference, in standard deviations of the scene's own."""
 
@@ -24,7 +28,8 @@ def bad_starts(
     """Draw beginnings without an attacker.
 
     ``"noise"`` are random prompts. ``"matching"`` matches a scene with a blurred memory of itself, since
-    training scenes have no classes to take a reference from: it errs where things look alike.
+    training scenes have no classes to take a reference from: it errs where things look alike. Of either at
+    most ``MOST_PROMPTS`` are kept, drawn at random.
 
     Args:
         simulator: The scenes.
@@ -41,13 +46,24 @@ def bad_starts(
     coverage = simulator.feedback(rows, inside).cpu().numpy()
     for row, kind, share in zip(rows.tolist(), kinds, coverage, strict=True):
         if kind == "noise":
-            drawn.append(noise_prompts(bank.features.shape[1], rng))
+            prompts = noise_prompts(bank.features.shape[1], rng)
         else:
-            drawn.append(matching_prompts(_blurred(bank, row, rng), share, bank.features[row]))
+            prompts = matching_prompts(_blurred(bank, row, rng), share, bank.features[row])
+        drawn.append(_thinned(prompts, rng))
     status = torch.from_numpy(np.stack(drawn)).to(bank.device)
     truth = bank.truth[rows]
     agrees = torch.where(truth, status == POSITIVE, status == NEGATIVE)
     return status, torch.where(agrees, status, INACTIVE)
+
+
+def _thinned(status: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keep ``MOST_PROMPTS`` of the prompts (N,), one of them positive where one was."""
+    drawn = rng.permutation(np.flatnonzero(status != INACTIVE))
+    positive = drawn[status[drawn] == POSITIVE][:1]
+    kept = np.concatenate([positive, np.setdiff1d(drawn, positive, assume_unique=True)])[:MOST_PROMPTS]
+    thinned = np.full_like(status, INACTIVE)
+    thinned[kept] = status[kept]
+    return thinned
 
 
 def _blurred(bank: SceneBank, row: int, rng: np.random.Generator) -> Tensor:
@@ -66,10 +82,11 @@ def as_attack(status: Tensor, right: Tensor, rng: np.random.Generator) -> Tensor
         rng: Draws the order.
 
     Returns:
-        (B, N) int64 actions; -1 where a state has no more wrong prompts.
+        (B, W) int64 actions for at most W wrong prompts; -1 where a state has no more of them.
     """
     keys = torch.from_numpy(rng.random(tuple(status.shape), dtype=np.float32)).to(status.device)
     wrong = (status != INACTIVE) & (status != right)
-    nodes = keys.masked_fill(~wrong, 2.0).argsort(dim=1)
+    most = int(wrong.sum(dim=1).max())
+    nodes = keys.masked_fill(~wrong, 2.0).argsort(dim=1)[:, :most]
     actions = encode(status.gather(1, nodes), nodes, status.shape[1])
     return torch.where(wrong.gather(1, nodes), actions, -1)

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from tiny_training import tiny
 
+from ppd_agents.training import bad_starts as module
 from ppd_agents.training.adversarial import Alternation
 from ppd_agents.training.bad_starts import KINDS, as_attack, bad_starts
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
@@ -31,6 +32,18 @@ def test_matching_is_right_more_often_than_noise(small_simulator):
         _, status, right = draw(small_simulator, kind)
         shares[kind] = (right != INACTIVE).sum().item() / (status != INACTIVE).sum().item()
     assert shares["matching"] > shares["noise"] + 0.1
+
+
+def test_of_many_prompts_a_few_are_kept_one_of_them_positive(small_simulator, monkeypatch):
+    for kind in KINDS:
+        _, whole, _ = draw(small_simulator, kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "MOST_PROMPTS", 2)
+            _, status, _ = draw(small_simulator, kind)
+        counts = (whole != INACTIVE).sum(dim=1)
+        assert counts.max() > 2
+        assert torch.equal((status != INACTIVE).sum(dim=1), counts.clamp(max=2))
+        assert torch.equal((status == POSITIVE).any(dim=1), (whole == POSITIVE).any(dim=1))
 
 
 def test_an_attack_of_all_wrong_prompts_leads_back_to_the_start(small_simulator):
