@@ -52,10 +52,9 @@ def controls_table(suite: dict[str, Any]) -> str:
     Returns:
         One column per budget of the scenes that ship with the project and of the average over real folders.
     """
-    own = {_called(name): budgets for name, budgets in suite["results"].items() if "://" in name}
     tables = {
         f"{name}, {budget}": table
-        for name, budgets in (own | suite["averages"]).items()
+        for name, budgets in _groups(suite).items()
         for budget, table in budgets.items()
     }
     lines = [_line(["", *tables]), "|---" * (len(tables) + 1) + "|"]
@@ -73,6 +72,56 @@ def controls_table(suite: dict[str, Any]) -> str:
             cells = [_estimate(t[key]["controls"][row], digits) for t in tables.values()]
             lines.append(_line([f"{label}, `{name}`", *cells]))
     return "\n".join(lines)
+
+
+def folders_table(suite: dict[str, Any]) -> str:
+    """Write what attack and defence do on each folder of real images, as Markdown.
+
+    Args:
+        suite: A result file of ``ppd evaluate --suite controls --data FOLDER``.
+
+    Returns:
+        One line per folder and budget.
+    """
+    heads = ["folder", "scenes", "way", "recovery", "clean prompts", "one-shot prompts"]
+    lines = [_line(heads), "|---" * len(heads) + "|"]
+    for name, budgets in suite["results"].items():
+        for budget, table in budgets.items() if "://" not in name else ():
+            estimates = [_estimate(table[key], 2) for key in ("way", "recovery")]
+            estimates += [_estimate(table[key], 1) for key in ("clean_change", "matching_change")]
+            lines.append(_line([f"`{name}`, {budget} actions", str(table["ideal"]["n"]), *estimates]))
+    return "\n".join(lines)
+
+
+def sections_table(suite: dict[str, Any]) -> str:
+    """Write what the defender takes back in each further section, beside the best other defence, as Markdown.
+
+    Args:
+        suite: A result file of ``ppd evaluate --suite controls``.
+
+    Returns:
+        One line per section, set of scenes and budget.
+    """
+    heads = ["section", "scenes", "recovery, the defender", "recovery, the best control", "clean prompts"]
+    lines = [_line(heads), "|---" * len(heads) + "|"]
+    for section, found in suite["sections"].items():
+        for name, budgets in _groups(found).items():
+            for budget, table in budgets.items():
+                recovery, controls = table["recovery"], table["recovery"]["controls"]
+                best = max(controls, key=lambda row: controls[row]["value"] or 0.0)
+                cells = [
+                    _estimate(recovery, 2),
+                    f"{_estimate(controls[best], 2)}, `{best.partition('.')[2]}`",
+                ]
+                cells.append(_estimate(table["clean_change"], 1))
+                lines.append(_line([f"`{section}`", f"{name}, {budget} actions", *cells]))
+    return "\n".join(lines)
+
+
+def _groups(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of the scenes that ship with the project and of the average over real folders."""
+    own = {_called(name): budgets for name, budgets in part["results"].items() if "://" in name}
+    return own | part["averages"]
 
 
 def _estimate(found: dict[str, Any], digits: int) -> str:
@@ -121,5 +170,7 @@ def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
 
 if __name__ == "__main__":
     print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
-    print(controls_table(json.loads((RESULTS / "controls.json").read_text())), end="\n\n")
+    controls = json.loads((RESULTS / "controls.json").read_text())
+    for table in (controls_table, folders_table, sections_table):
+        print(table(controls), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
