@@ -11,8 +11,10 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BasePolicy
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
+from stable_baselines3.common.utils import polyak_update, update_learning_rate
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
 
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import (
@@ -262,6 +264,31 @@ class MaskedDQN(DQN):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if losses:
             self.logger.record("train/loss", float(np.mean(losses)))
+
+    def study(self, updates: int, learning_rate: float, bar: tqdm | None = None) -> None:
+        """Learn on from what is stored, without another step of the games.
+
+        Agents grow while they play, so most of what is stored stems from weaker ones, and learning lags
+        behind. The target network follows by as much as in as many updates of the training.
+
+        Args:
+            updates: Gradient steps.
+            learning_rate: Of the first one; it falls linearly, the last one has a share of 1 / updates of it.
+            bar: Advances by one per update.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(int(self.rng.integers(2**62)))
+            for update in range(updates):
+                update_learning_rate(self.policy.optimizer, learning_rate * (1 - update / updates))
+                self._gradient_step(self.batch_size)
+                polyak_update(
+                    self.q_net.parameters(),
+                    self.q_net_target.parameters(),
+                    self.tau / max(1, self.gradient_steps),
+                )
+                if bar is not None:
+                    bar.update()
+        self._n_updates += updates
 
     def suspicion_loss(self, attacks: AttackMemory) -> Tensor:
         """Return the cross-entropy of telling the attacks' prompts from the others, a scalar."""

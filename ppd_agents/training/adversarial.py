@@ -102,7 +102,8 @@ class Alternation:
         self.rng = np.random.default_rng(seeds[1])
         steps, nodes = sum(self.lengths), self.simulator.nodes
         longest = max(config.steps[1], MOST_PROMPTS if config.noise_share + config.matching_share else 0)
-        self.attacks = AttackMemory(max(1, config.rehearsals * config.rounds), nodes, longest)
+        rehearsed = config.rehearsals * (config.rounds + config.final_rehearsals)
+        self.attacks = AttackMemory(max(1, rehearsed), nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: build_learner(
                 role, config, self.simulator, self.attacks, steps, np.random.default_rng(seed)
@@ -141,7 +142,7 @@ class Alternation:
             grid=config.grid,
             reward_scale=config.reward_scale,
             least_gain=config.least_gain if role == "defender" else 0.0,
-            notes={"config": config.to_json(), "rounds": self.done},
+            notes={"config": config.to_json(), "rounds": len(self.history)},
         )
 
     def play_round(self, bar: tqdm | None = None) -> Record:
@@ -174,6 +175,19 @@ class Alternation:
         self.history.append(record)
         self.done += 1
         return record
+
+    def finish(self) -> None:
+        """Let the defender learn on after the last round; the last record's ``seconds`` count it in."""
+        config, began = self.config, time.perf_counter()
+        if config.rehearsals:
+            for _ in range(config.final_rehearsals):
+                self._rehearse(self.agent("attacker"))
+        updates = config.final_updates
+        with tqdm(total=updates, desc="final updates", disable=not config.progress) as bar:
+            self.learners["defender"].model.study(updates, config.learning_rate / 2, bar)
+        self.history[-1]["seconds"] += time.perf_counter() - began
+        self.done += 1
+        self.save()
 
     def _kinds(self, count: int) -> np.ndarray:
         """Draw which of some beginnings are of a bad kind, (count,); empty text for the others."""
@@ -241,6 +255,9 @@ class Alternation:
                         self.save()
                     if on_round is not None:
                         on_round(record)
+            if self.done == config.rounds and config.final_updates:
+                self.finish()
+                write_history(self.folder / "history.csv", self.history)
         finally:
             for logger in loggers:
                 logger.close()
@@ -319,7 +336,8 @@ def train_adversarial(
     In each round B scenes are drawn with ideal prompts and one step budget T. The attacker plays and learns
     for T steps; then its frozen network attacks the same prompts greedily, and the defender plays and learns
     for T steps from there. Both learn by masked DQN from changes of Dice, with further actions of every
-    visited state tried beside the one that is played.
+    visited state tried beside the one that is played. After the last round the defender learns on from what
+    it has met (``final_updates``).
 
     Args:
         config: The training, for example ``preset("mini", seed=1)``.

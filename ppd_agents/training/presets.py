@@ -77,6 +77,9 @@ class TrainConfig:
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
+        final_rehearsals: Rounds' worth of rehearsals against the trained attacker, after the last round.
+        final_updates: Gradient steps the defender takes after the last round on all it has met, without
+            another decode; the learning rate falls from half of ``learning_rate`` to 0.
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
@@ -89,7 +92,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=640&seed=0"
+    scenes: str = "shapes://train?count=720&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -97,7 +100,7 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 16
+    rounds: int = 18
     games: int = 40
     steps: tuple[int, int] = (2, 20)
     branches: int = 4
@@ -113,7 +116,7 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-4
     batch_size: int = 512
-    gradient_steps: int = 4
+    gradient_steps: int = 2
     learning_starts: int = 48
     buffer_size: int = 150_000
     target_update: int = 1
@@ -136,6 +139,8 @@ class TrainConfig:
     shaping: float = 0.1
     final_shaping: float = 0.05
     rehearsals: int = 160
+    final_rehearsals: int = 4
+    final_updates: int = 400
     attack_pool: int = 64
     least_gain: float = 0.0
     seed: int = 0
@@ -178,7 +183,15 @@ class TrainConfig:
             raise ConfigError(
                 f"shaping knows the attack, the reward {self.reward!r} must not: set shaping to 0."
             )
-        for name in ("branches", "gradient_steps", "learning_starts", "rehearsals", "opponent_pool"):
+        for name in (
+            "branches",
+            "gradient_steps",
+            "learning_starts",
+            "rehearsals",
+            "final_rehearsals",
+            "final_updates",
+            "opponent_pool",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
         if min(self.random_attack_share, self.clean_share) < 0 or self.mixed_share > 1:
@@ -266,6 +279,7 @@ _ARXIV = TrainConfig(
     messages=0,
     initial_mask=False,
     rehearsals=0,
+    final_updates=0,
     dropout=0.0,
     weight_decay=0.0,
     least_gain=0.0,

@@ -36,7 +36,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def short(**changes):
-    return tiny(**{"rounds": ROUNDS, "checkpoint_every": 1, "keep": 2} | changes)
+    return tiny(**{"rounds": ROUNDS, "checkpoint_every": 1, "keep": 2, "final_updates": 0} | changes)
 
 
 @pytest.fixture(scope="module")

@@ -330,7 +330,32 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
     with pytest.raises(ConfigError, match="final_shaping"):
         tiny(rehearsals=4, final_shaping=0.0)
     training.run()
-    assert training.attacks.count == 4
+    assert training.attacks.count == 8  # of the round, and after it
     loss = learner.model.suspicion_loss(training.attacks)
     assert loss.item() > 0
     assert loss.requires_grad
+
+
+def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch):
+    before, after = (
+        train_adversarial(tiny(rounds=1, final_updates=updates), tmp_path / str(updates)) for updates in (0, 6)
+    )
+
+    def weights(result, role):
+        return torch.cat([p.flatten() for p in getattr(result, role).network.parameters()])
+
+    assert weights(before, "attacker").equal(weights(after, "attacker"))
+    assert not weights(before, "defender").equal(weights(after, "defender"))
+    assert len(after.history) == len(before.history) == after.defender.notes["rounds"] == 1
+    monkeypatch.setattr(Alternation, "finish", None)  # calling it fails
+    again = train_adversarial(tiny(rounds=1), tmp_path / "6", resume=True)
+    assert weights(again, "defender").equal(weights(after, "defender"))
+
+
+def test_the_learning_rate_of_the_final_updates_falls_to_nothing(tmp_path):
+    model = Alternation(tiny(rounds=1), tmp_path).learners["defender"].model
+    rates = []
+    model._gradient_step = lambda _: rates.append(model.policy.optimizer.param_groups[0]["lr"])
+    model.study(4, 0.8)
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert model._n_updates == 4

@@ -22,6 +22,8 @@ def tiny(**changes):
         "hidden": 16,
         "initial_mask": False,
         "rehearsals": 0,
+        "final_rehearsals": 1,
+        "final_updates": 6,
         "checkpoint_every": 2,
         "tensorboard": False,
         "progress": False,

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 _NOWHERE = 1e5
 """Stands for the squared distance to an absent point; its density is exactly 0."""
+_FLOOR = -80.0
+"""Logarithm of the smallest share of a density that is told from nothing."""
 _LARGEST = 12.0
 """Votes are cut to plus and minus this; the sigmoid knows no difference beyond it."""
 
@@ -79,7 +81,8 @@ def _log_ratio(cells: Tensor, points: Tensor, labels: Tensor, absent: Tensor) ->
     constants = absent + cells.square().sum(-1, keepdim=True)
     top = torch.maximum(likeness.amax(-1, keepdim=True), constants.amax(-1, keepdim=True))
     signs = torch.stack([labels == 1, labels == 0], dim=-1).to(cells.dtype)
-    density = (likeness - top).exp() @ signs + (constants - top).exp()
+    # Below the floor everything is lost beside what is added; denormal numbers would take ten times as long.
+    density = (likeness - top).clamp_(min=_FLOOR).exp() @ signs + (constants - top).exp()
     positive, negative = density.clamp(min=1e-30).log().unbind(-1)
     return (positive - negative).clamp(-_LARGEST, _LARGEST)
 
