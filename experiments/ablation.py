@@ -42,6 +42,7 @@ BASE: Mapping[str, Any] = {
     "steps": (2, 12),
     "batch_size": 256,
     "rehearsals": 60,
+    "final_updates": 100,
     "tensorboard": False,
     "progress": False,
 }
@@ -67,7 +68,8 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "a fifth noise": {"noise_share": 0.2},
     "a fifth feature matching": {"matching_share": 0.2},
     "1 update per step": {"gradient_steps": 1},
-    "8 updates per step": {"gradient_steps": 8},
+    "2 updates per step": {"gradient_steps": 2},
+    "no final updates": {"final_updates": 0},
     "no actions tried": {"branches": 0},
     "8 actions tried": {"branches": 8},
     "tried at random only": {"branch_greedy": 0.0},

@@ -116,7 +116,7 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-4
     batch_size: int = 512
-    gradient_steps: int = 2
+    gradient_steps: int = 4
     learning_starts: int = 48
     buffer_size: int = 150_000
     target_update: int = 1
