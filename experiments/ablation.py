@@ -69,6 +69,7 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "a fifth feature matching": {"matching_share": 0.2},
     "1 update per step": {"gradient_steps": 1},
     "2 updates per step": {"gradient_steps": 2},
+    "8 updates per step": {"gradient_steps": 8},
     "no final updates": {"final_updates": 0},
     "no actions tried": {"branches": 0},
     "8 actions tried": {"branches": 8},

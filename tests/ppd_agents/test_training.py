@@ -338,7 +338,8 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
 
 def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch):
     before, after = (
-        train_adversarial(tiny(rounds=1, final_updates=updates), tmp_path / str(updates)) for updates in (0, 6)
+        train_adversarial(tiny(rounds=1, final_updates=updates), tmp_path / str(updates))
+        for updates in (0, 6)
     )
 
     def weights(result, role):
