@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +33,9 @@ from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_agents.dqn.replay import SceneReplayBuffer, SceneSamples
 from ppd_agents.dqn.transition_store import Transitions, pack_bits, pack_shares, pack_status
+from ppd_agents.dqn.updates import parts_of, set_gradients
 from ppd_env.errors import ConfigError, PPDError
+from ppd_env.game.actions import INACTIVE
 
 Observation = dict[str, Any]
 
@@ -257,9 +261,7 @@ class MaskedDQN(DQN):
             batch_size: Transitions per step.
         """
         self._update_learning_rate(self.policy.optimizer)
-        with torch.random.fork_rng():
-            torch.manual_seed(int(self.rng.integers(2**62)))  # dropout knows no generator but torch's own
-            losses = [self._gradient_step(batch_size) for _ in range(gradient_steps)]
+        losses = [self._gradient_step(batch_size) for _ in range(gradient_steps)]
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if losses:
@@ -276,47 +278,61 @@ class MaskedDQN(DQN):
             learning_rate: Of the first one; it falls linearly, the last one has a share of 1 / updates of it.
             bar: Advances by one per update.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(int(self.rng.integers(2**62)))
-            for update in range(updates):
-                update_learning_rate(self.policy.optimizer, learning_rate * (1 - update / updates))
-                self._gradient_step(self.batch_size)
-                polyak_update(
-                    self.q_net.parameters(),
-                    self.q_net_target.parameters(),
-                    self.tau / max(1, self.gradient_steps),
-                )
-                if bar is not None:
-                    bar.update()
+        tau = self.tau / max(1, self.gradient_steps)
+        for update in range(updates):
+            update_learning_rate(self.policy.optimizer, learning_rate * (1 - update / updates))
+            self._gradient_step(self.batch_size)
+            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
+            if bar is not None:
+                bar.update()
         self._n_updates += updates
 
-    def suspicion_loss(self, attacks: AttackMemory) -> Tensor:
-        """Return the cross-entropy of telling the attacks' prompts from the others, a scalar."""
-        rows, status, foreign = attacks.sample(self.attack_batch, self.rng)
-        observation = {"scene": rows.to(self.device), "status": status.to(self.device)}
-        logits, active = self.q_net.suspicions(observation)
-        known = foreign.to(self.device).gather(1, active.nodes)
-        chosen = active.present
-        return binary_cross_entropy_with_logits(logits[chosen], known[chosen].to(logits.dtype))
+    def suspicion_losses(self, attacks: AttackMemory) -> list[Callable[[], Tensor]]:
+        """Return the parts of the cross-entropy of telling the attacks' prompts from the others."""
+        drawn = (values.to(self.device) for values in attacks.sample(self.attack_batch, self.rng))
+        rows, status, foreign = drawn
+        prompts = int((status != INACTIVE).sum())
+
+        def loss(which: Tensor) -> Tensor:
+            logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
+            known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
+            total = binary_cross_entropy_with_logits(logits[active.present], known, reduction="sum")
+            return total / prompts
+
+        return [partial(loss, which) for which in parts_of(status)]
+
+    def value_losses(
+        self, data: SceneSamples | DictReplayBufferSamples, target: Tensor, current: Tensor
+    ) -> list[Callable[[], Tensor]]:
+        """Return the parts of the loss of values against ``target`` (B, 1); they fill ``current`` (B, 1)."""
+        weights = data.weights if isinstance(data, SceneSamples) else None
+
+        def loss(which: Tensor) -> Tensor:
+            seen = {name: values[which] for name, values in data.observations.items()}
+            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True)
+            current[which] = found.detach()
+            mean = self.loss(found, target[which], None if weights is None else weights[which])
+            return mean * (len(which) / len(target))
+
+        return [partial(loss, which) for which in parts_of(data.observations["status"])]
 
     def _gradient_step(self, batch_size: int) -> float:
         """Learn from one batch and return its loss."""
         data = self._draw(batch_size)
         target = self.targets(data)
-        self.policy.set_training_mode(True)
-        current = self.q_net.q_of(data.observations, data.actions.long(), dice_only=True)
-        loss = self.loss(current, target, data.weights if isinstance(data, SceneSamples) else None)
+        current = torch.empty_like(target)
+        losses = self.value_losses(data, target, current)
         if self.attacks is not None:
-            loss = loss + self.suspicion_loss(self.attacks)
+            losses += self.suspicion_losses(self.attacks)
+        self.policy.set_training_mode(True)
+        loss = set_gradients(losses, list(self.q_net.parameters()), self.rng)
         self.policy.set_training_mode(False)
-        self.policy.optimizer.zero_grad()
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
         if isinstance(data, SceneSamples):
             assert isinstance(self.replay_buffer, SceneReplayBuffer)
             self.replay_buffer.reweigh(data, target - current)
-        return loss.item()
+        return loss
 
     def _draw(self, batch_size: int) -> SceneSamples | DictReplayBufferSamples:
         if isinstance(self.replay_buffer, SceneReplayBuffer):

@@ -21,6 +21,7 @@ from ppd_agents.dqn.descriptors import (
 )
 from ppd_agents.dqn.graph_state import GraphState, share_states
 from ppd_agents.dqn.seen_masks import FEEDBACK_SIZE, INITIAL_MASK_SIZE, mean_over, see_feedback, see_share
+from ppd_agents.dqn.updates import UnitDropout
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import NEGATIVE, POSITIVE, Role, legal_actions
 
@@ -95,27 +96,6 @@ class QNetworkConfig:
                 raise ConfigError(f"Unknown keys in a Q-network configuration: {', '.join(sorted(unknown))}.")
         values["bins"] = Bins(**values.get("bins", {}))
         return QNetworkConfig(**values)
-
-
-class UnitDropout(nn.Module):
-    """Leave out hidden units in training, the same ones for all nodes of a state.
-
-    torch's own draws a number for every node and unit, which took as long as the rest of the network.
-
-    Args:
-        chance: Of a unit to be left out.
-    """
-
-    def __init__(self, chance: float) -> None:
-        super().__init__()
-        self.chance = chance
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Take and return (B, M, H)."""
-        if not self.training or not self.chance:
-            return hidden
-        kept = hidden.new_empty(len(hidden), 1, hidden.shape[-1]).bernoulli_(1 - self.chance)
-        return hidden * (kept / (1 - self.chance))
 
 
 class GraphQNetwork(nn.Module):

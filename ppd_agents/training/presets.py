@@ -92,7 +92,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=720&seed=0"
+    scenes: str = "shapes://train?count=640&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -100,7 +100,7 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 18
+    rounds: int = 16
     games: int = 40
     steps: tuple[int, int] = (2, 20)
     branches: int = 4

@@ -38,6 +38,7 @@ def test_training_beats_random_attacks_and_random_removals(tmp_path):
         target_update=1,
         least_gain=0.0,
         rehearsals=32,
+        final_updates=60,
         shaping=0.1,
     )
     result = train_adversarial(config, tmp_path)
@@ -331,9 +332,9 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
         tiny(rehearsals=4, final_shaping=0.0)
     training.run()
     assert training.attacks.count == 8  # of the round, and after it
-    loss = learner.model.suspicion_loss(training.attacks)
-    assert loss.item() > 0
-    assert loss.requires_grad
+    losses = [loss() for loss in learner.model.suspicion_losses(training.attacks)]
+    assert sum(losses).item() > 0
+    assert all(loss.requires_grad for loss in losses)
 
 
 def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch):
