@@ -42,7 +42,7 @@ BASE: Mapping[str, Any] = {
     "steps": (2, 12),
     "batch_size": 256,
     "rehearsals": 60,
-    "final_updates": 100,
+    "attack_pool": 64,
     "tensorboard": False,
     "progress": False,
 }
@@ -70,7 +70,7 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "1 update per step": {"gradient_steps": 1},
     "2 updates per step": {"gradient_steps": 2},
     "8 updates per step": {"gradient_steps": 8},
-    "no final updates": {"final_updates": 0},
+    "100 final updates": {"final_updates": 100, "final_rehearsals": 4},
     "no actions tried": {"branches": 0},
     "8 actions tried": {"branches": 8},
     "tried at random only": {"branch_greedy": 0.0},

@@ -66,6 +66,7 @@ def test_a_training_stays_on_its_device(tmp_path, changes):
         device="cuda",
         scenes="shapes://train?count=8&seed=0",
         rounds=2,
+        final_updates=4,
         games=4,
         steps=(2, 3),
         learning_starts=4,

@@ -92,7 +92,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=640&seed=0"
+    scenes: str = "shapes://train?count=720&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -100,7 +100,7 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 16
+    rounds: int = 18
     games: int = 40
     steps: tuple[int, int] = (2, 20)
     branches: int = 4
@@ -139,9 +139,9 @@ class TrainConfig:
     shaping: float = 0.1
     final_shaping: float = 0.05
     rehearsals: int = 160
-    final_rehearsals: int = 4
-    final_updates: int = 400
-    attack_pool: int = 64
+    final_rehearsals: int = 0
+    final_updates: int = 0
+    attack_pool: int = 96
     least_gain: float = 0.0
     seed: int = 0
     checkpoint_every: int = 4
@@ -279,7 +279,6 @@ _ARXIV = TrainConfig(
     messages=0,
     initial_mask=False,
     rehearsals=0,
-    final_updates=0,
     dropout=0.0,
     weight_decay=0.0,
     least_gain=0.0,

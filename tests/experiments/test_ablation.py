@@ -9,6 +9,7 @@ from ppd_env.errors import ConfigError
 TINY = {
     "scenes": "shapes://train?count=6&seed=0",
     "rounds": 1,
+    "final_updates": 2,
     "games": 3,
     "steps": (2, 3),
     "hidden": 8,

@@ -15,6 +15,7 @@ TRAIN = preset(
     features="fake",
     grid=8,
     rounds=3,
+    final_updates=3,
     games=3,
     steps=(2, 3),
     branches=1,

@@ -236,6 +236,7 @@ def test_a_contestant_is_trained_once_with_its_rivals(tmp_path, monkeypatch):
         features="fake",
         grid=8,
         rounds=1,
+        final_updates=2,
         games=2,
         steps=(2, 2),
         branches=1,
