@@ -22,7 +22,7 @@ from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
 
-FORMAT = "ppd-agent-1"
+FORMAT = "ppd-agent-2"
 _JSON, _TENSORS = "agent.json", "agent.safetensors"
 _KEPT = ("features", "features_signature", "grid", "reward_scale", "least_gain", "notes")
 

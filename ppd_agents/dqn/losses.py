@@ -35,7 +35,7 @@ class Loss:
             raise ConfigError(f"huber_delta must be above 0, got {self.delta}.")
 
     def __call__(self, found: Tensor, wanted: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the mean loss of values (B, 1) against targets (B, 1), weighted by (B, 1) where given."""
+        """Return the mean loss of values (..., B, 1) against targets of that shape, weighted by (B, 1)."""
         if self.kind == "huber":
             each = F.huber_loss(found, wanted, reduction="none", delta=self.delta)
         else:

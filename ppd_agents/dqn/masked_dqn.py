@@ -295,9 +295,10 @@ class MaskedDQN(DQN):
 
         def loss(which: Tensor) -> Tensor:
             logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
+            logits = logits[:, active.present]
             known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
-            total = binary_cross_entropy_with_logits(logits[active.present], known, reduction="sum")
-            return total / prompts
+            total = binary_cross_entropy_with_logits(logits, known.expand_as(logits), reduction="sum")
+            return total / (prompts * len(logits))
 
         return [partial(loss, which) for which in parts_of(status)]
 
@@ -309,9 +310,10 @@ class MaskedDQN(DQN):
 
         def loss(which: Tensor) -> Tensor:
             seen = {name: values[which] for name, values in data.observations.items()}
-            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True)
-            current[which] = found.detach()
-            mean = self.loss(found, target[which], None if weights is None else weights[which])
+            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True, each=True)
+            current[which] = found.detach().mean(0)
+            wanted = target[which].expand_as(found)
+            mean = self.loss(found, wanted, None if weights is None else weights[which])
             return mean * (len(which) / len(target))
 
         return [partial(loss, which) for which in parts_of(data.observations["status"])]

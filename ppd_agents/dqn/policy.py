@@ -68,9 +68,16 @@ class ObservationQNet(nn.Module):
         values: Tensor = self.network(self.state(observation), dice_only=dice_only)
         return values
 
-    def q_of(self, observation: dict[str, Tensor], actions: Tensor, *, dice_only: bool = False) -> Tensor:
-        """Return the Q-values of chosen actions, same shape as ``actions``."""
-        return self.network.q_of(self.state(observation), actions, dice_only=dice_only)
+    def q_of(
+        self,
+        observation: dict[str, Tensor],
+        actions: Tensor,
+        *,
+        dice_only: bool = False,
+        each: bool = False,
+    ) -> Tensor:
+        """Return the Q-values of chosen actions; see ``GraphQNetwork.q_of``."""
+        return self.network.q_of(self.state(observation), actions, dice_only=dice_only, each=each)
 
     def suspicions(self, observation: dict[str, Tensor]) -> tuple[Tensor, ActiveSet]:
         """Judge every active prompt; see ``GraphQNetwork.suspicions``."""

@@ -50,6 +50,8 @@ class QNetworkConfig:
             such prompts from the others (``suspicions``). Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
+        members: Networks of this shape in one, on the same inputs; each learns for itself, and their mean
+            judges (an ensemble, as in Lakshminarayanan et al., 2017): what they learned by heart differs.
         dueling: Split values into the worth of the state and the advantages of its candidates (Wang et al.,
             2016). A chosen action then costs as much as all of its state's.
     """
@@ -65,14 +67,17 @@ class QNetworkConfig:
     use_feedback: bool = False
     use_initial_mask: bool = False
     suspicion: float = 0.0
+    members: int = 1
     dueling: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if self.role not in ("attacker", "defender"):
             raise ConfigError(f"role must be 'attacker' or 'defender', got {self.role!r}.")
-        if self.hidden < 1 or self.layers < 1 or self.raw_features < 0 or self.messages < 0:
-            raise ConfigError("hidden and layers must be at least 1, raw_features and messages at least 0.")
+        if min(self.hidden, self.layers, self.members) < 1 or min(self.raw_features, self.messages) < 0:
+            raise ConfigError(
+                "hidden, layers and members must be at least 1, raw_features and messages at least 0."
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}.")
         if self.suspicion < 0 or (self.suspicion and self.role == "attacker"):
@@ -125,12 +130,16 @@ class GraphQNetwork(nn.Module):
         answer = FEEDBACK_SIZE * config.use_feedback + INITIAL_MASK_SIZE * config.use_initial_mask
         size = described + config.raw_features + 2 * config.use_positions + answer
         if config.messages:
-            self.telling = self._mlp(described + answer, config.messages)
+            self.telling = self._mlps(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
-        self.trunk = self._mlp(size, 4 if config.suspicion else 2)
+        self.trunk = self._mlps(size, 4 if config.suspicion else 2)
         if config.dueling:
-            self.worth = self._mlp(2 * (described + answer) + 2, 1)
+            self.worth = self._mlps(2 * (described + answer) + 2, 1)
         self.reset(generator)
+
+    def _mlps(self, size: int, out: int) -> nn.ModuleList:
+        """Build an MLP for each member."""
+        return nn.ModuleList(self._mlp(size, out) for _ in range(self.config.members))
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
         hidden, layers = self.config.hidden, []
@@ -146,7 +155,8 @@ class GraphQNetwork(nn.Module):
                 bound = 1 / math.sqrt(module.in_features)
                 for parameter in (module.weight, module.bias):
                     nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        for head in (self.trunk, self.worth) if self.config.dueling else (self.trunk,):
+        for head in (*self.trunk, *(self.worth if self.config.dueling else ())):
+            assert isinstance(head, nn.Sequential)
             last = head[-1]
             assert isinstance(last, nn.Linear)
             with torch.no_grad():
@@ -154,15 +164,20 @@ class GraphQNetwork(nn.Module):
                 last.bias.zero_()
 
     def forward(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
-        """Value all candidates and STOP.
+        """Value all candidates and STOP; the mean of ``each`` member's values, (B, 2N + 1) float32."""
+        return self.each(state, dice_only=dice_only).mean(0)
+
+    def each(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
+        """Value all candidates and STOP by every member.
 
         Args:
             state: B states.
             dice_only: Leave the suspicion out of the values.
 
         Returns:
-            (B, 2N + 1) float32: (positive, node) for each node, (negative, node) for each node, STOP = 0. The
-            defender's candidates that are not active hold 0 too: they are never legal.
+            (E, B, 2N + 1) float32, for each of E members: (positive, node) for each node, (negative, node)
+            for each node, STOP = 0. The defender's candidates that are not active hold 0 too: they are never
+            legal.
         """
         status = state.status
         count = status.shape[1]
@@ -183,38 +198,40 @@ class GraphQNetwork(nn.Module):
         return out
 
     def _lay_out(self, parts: list[Tensor], active: ActiveSet, count: int) -> Tensor:
-        """Put values (B, M, 2), given in parts of the batch, in the places of their actions, (B, 2N + 1)."""
-        out = torch.zeros((len(active.nodes), 2 * count + 1), device=active.nodes.device)
+        """Put values (E, B, M, 2), given in parts of the batch, in the places of their actions."""
+        shape = (self.config.members, len(active.nodes), 2 * count + 1)
+        out = torch.zeros(shape, device=active.nodes.device)
         if not parts:
             return out
-        values = torch.cat(parts)
+        values = torch.cat(parts, dim=1)
         if self.config.role == "attacker":
-            out[:, : 2 * count] = values.transpose(1, 2).flatten(1)
+            out[..., : 2 * count] = values.transpose(2, 3).flatten(2)
             return out
         chosen = torch.where(active.positive, values[..., 0], values[..., 1])
         columns = active.nodes + count * (~active.positive)
         # Padded slots repeat node 0: they must not overwrite its value.
-        return out.scatter_add(1, columns, chosen * active.present)
+        return out.scatter_add(2, columns.expand_as(chosen), chosen * active.present)
 
     def _duel(self, state: GraphState, advantages: Tensor, active: ActiveSet) -> Tensor:
-        """Turn the advantages of all candidates (B, 2N + 1) into values; STOP stays 0."""
+        """Turn the advantages of all candidates (E, B, 2N + 1) into values; STOP stays 0."""
         status, attacking = state.status, self.config.role == "attacker"
         legal = legal_actions(status, torch.full((len(status),), attacking, device=status.device))[:, :-1]
-        mean = (advantages[:, :-1] * legal).sum(1, keepdim=True) / legal.sum(1, keepdim=True).clamp_min(1)
+        mean = (advantages[..., :-1] * legal).sum(2, keepdim=True) / legal.sum(1, keepdim=True).clamp_min(1)
         worth = torch.cat(
             [
                 self._worth(state.at(part), active.at(part))
                 for part in chunks(len(status), active.nodes.shape[1] ** 2)
             ]
-            or [mean]
+            or [mean],
+            dim=1,
         )
         active_ones = torch.cat([status == POSITIVE, status == NEGATIVE], dim=1)
         valued = torch.ones_like(legal) if attacking else active_ones
-        values = torch.where(valued, worth + advantages[:, :-1] - mean, 0.0)
-        return torch.cat([values, advantages[:, -1:]], dim=1)
+        values = torch.where(valued, worth + advantages[..., :-1] - mean, 0.0)
+        return torch.cat([values, advantages[..., -1:]], dim=2)
 
     def _worth(self, state: GraphState, active: ActiveSet) -> Tensor:
-        """Return what moving is worth in each state, (B, 1), from the prompts of each sign taken together."""
+        """Return what moving is worth in each state, (E, B, 1), from the prompts of each sign together."""
         around = survey(state.features, state.positions, state.rows, active.nodes, active, self.config.bins)
         seen = [describe(around, state.status, active.nodes, active)]
         seen += self._answers(state, active.nodes, active)
@@ -222,8 +239,8 @@ class GraphQNetwork(nn.Module):
         described = torch.cat(seen, dim=-1)
         pooled = [mean_over(described, sign) for sign in signs]
         counts = torch.stack([sign.sum(1) for sign in signs], dim=1).to(described.dtype).log1p()
-        worth: Tensor = self.worth(torch.cat([*pooled, counts], dim=-1)[:, None])
-        return worth[:, 0]
+        known = torch.cat([*pooled, counts], dim=-1)[:, None]
+        return torch.stack([worth(known)[:, 0] for worth in self.worth])
 
     def values_at(self, state: GraphState, nodes: Tensor) -> Tensor:
         """Value both signs of chosen nodes; a dueling network gives their advantages.
@@ -235,7 +252,7 @@ class GraphQNetwork(nn.Module):
         Returns:
             (B, M, 2) float32, of the positive and of the negative candidate.
         """
-        return self._heads(state, nodes, active_set(state.status))[0]
+        return self._heads(state, nodes, active_set(state.status))[0].mean(0)
 
     def suspicions(self, state: GraphState) -> tuple[Tensor, ActiveSet]:
         """Judge every active prompt.
@@ -244,7 +261,7 @@ class GraphQNetwork(nn.Module):
             state: B states.
 
         Returns:
-            logits: (B, n) float32, of the chance that a prompt came from the attack.
+            logits: (E, B, n) float32, each member's, of the chance that a prompt came from the attack.
             active: The prompts they belong to.
 
         Raises:
@@ -261,48 +278,59 @@ class GraphQNetwork(nn.Module):
         assert logits is not None
         return self.config.suspicion * torch.tanh(logits / 2)
 
-    def q_of(self, state: GraphState, actions: Tensor, *, dice_only: bool = False) -> Tensor:
+    def q_of(
+        self, state: GraphState, actions: Tensor, *, dice_only: bool = False, each: bool = False
+    ) -> Tensor:
         """Value chosen actions only, at the cost of their nodes (of all candidates in a dueling network).
 
         Args:
             state: B states.
             actions: (B,) or (B, K) int64 in [0, 2N]; the defender's must be active candidates.
             dice_only: Leave the suspicion out of the values.
+            each: Return every member's values instead of their mean.
 
         Returns:
-            float32 of the same shape as ``actions``.
+            float32 of the same shape as ``actions``, with an axis of E members before it where asked for.
         """
         count = state.status.shape[1]
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = share_states(state, wide)
         shared = state.at(first)
         if self.config.dueling:
-            picked = self.forward(shared, dice_only=dice_only).gather(1, grouped)
+            picked = self.each(shared, dice_only=dice_only)
+            picked = picked.gather(2, grouped.expand(len(picked), *grouped.shape))
         else:
             values, logits = self._heads(shared, grouped % count, active_set(shared.status))
             if self.config.suspicion and not dice_only:
                 values = values + self._bonus(logits)
-            picked = values.gather(2, (grouped // count).clamp(max=1)[..., None])[..., 0]
-        picked = picked.flatten()[slot]
-        return torch.where(wide == 2 * count, 0.0, picked).reshape(actions.shape)
+            signs = (grouped // count).clamp(max=1)[..., None]
+            picked = values.gather(3, signs.expand(len(values), *signs.shape))[..., 0]
+        picked = torch.where(wide == 2 * count, 0.0, picked.flatten(1)[:, slot])
+        return picked.view(-1, *actions.shape) if each else picked.mean(0).view(actions.shape)
 
     def _heads(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> tuple[Tensor, Tensor | None]:
-        """Return the (positive, negative) values and suspicion logits of chosen nodes, (B, M, 2) each."""
+        """Return each member's (positive, negative) values and suspicion logits, (E, B, M, 2) each."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
-        parts = [describe(around, state.status, nodes, active)]
+        described, rest = describe(around, state.status, nodes, active), self._rest(state, nodes, active)
+        heard: list[list[Tensor]] = [[] for _ in self.trunk]
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
             seen = describe(own, state.status, active.nodes, active)
-            told = self.telling(torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1))
-            parts += _hear(around, told, active)
+            seen = torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1)
+            heard = [_hear(around, telling(seen), active) for telling in self.telling]
+        inputs = (torch.cat([described, *mine, *rest], dim=-1) for mine in heard)
+        out = torch.stack([trunk(given) for trunk, given in zip(self.trunk, inputs, strict=True)])
+        return out[..., :2], out[..., 2:] if self.config.suspicion else None
+
+    def _rest(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
+        """Return what chosen nodes know but for the prompts around them, (B, M, ...) each."""
+        parts = []
         if self.config.raw_features:
             parts.append(state.features[state.rows[:, None], nodes])
         if self.config.use_positions:
             parts.append(state.positions[nodes])
-        parts += self._answers(state, nodes, active)
-        out: Tensor = self.trunk(torch.cat(parts, dim=-1))
-        return out[..., :2], out[..., 2:] if self.config.suspicion else None
+        return parts + self._answers(state, nodes, active)
 
     def _answers(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
         """Return what chosen nodes see of the segmenter's masks, (B, M, ...) each."""

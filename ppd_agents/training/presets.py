@@ -57,6 +57,7 @@ class TrainConfig:
         epsilon: First and last epsilon; linear over the whole training.
         hidden: Width of the Q-network.
         layers: Hidden layers of the Q-network.
+        members: Q-networks of each role that learn side by side and judge together (``QNetworkConfig``).
         messages: Numbers each prompt tells its neighbours in the Q-network; 0: none.
         dropout: Of the Q-network's hidden units.
         weight_decay: Of the optimiser (AdamW).
@@ -124,6 +125,7 @@ class TrainConfig:
     epsilon: tuple[float, float] = (0.5, 0.05)
     hidden: int = 160
     layers: int = 2
+    members: int = 1
     messages: int = 8
     dropout: float = 0.2
     weight_decay: float = 0.05
@@ -233,6 +235,7 @@ class TrainConfig:
             role=role,
             hidden=self.hidden,
             layers=self.layers,
+            members=self.members,
             messages=self.messages,
             dropout=self.dropout,
             dueling=self.dueling,

@@ -101,7 +101,7 @@ def test_prompts_tell_their_neighbours_what_they_see(random_state):
         # A prompt's sign is seen directly; what is seen of it through others needs messages.
         assert not torch.equal(net(changed)[0, near], net(state)[0, near])
     told = []
-    hook = with_messages.telling.register_forward_hook(lambda _, __, out: told.append(out[0]))
+    hook = with_messages.telling[0].register_forward_hook(lambda _, __, out: told.append(out[0]))
     with_messages(state)
     with_messages(changed)
     hook.remove()
@@ -168,7 +168,7 @@ def test_weights_come_from_the_generator_only():
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     other = GraphQNetwork(first.config, torch.Generator().manual_seed(2))
-    assert not torch.equal(first.trunk[0].weight, other.trunk[0].weight)
+    assert not torch.equal(first.trunk[0][0].weight, other.trunk[0][0].weight)
 
 
 def test_unknown_configuration_keys_are_errors():
@@ -201,14 +201,16 @@ def test_an_estimate_beyond_its_range_counts_as_the_end_of_it(random_state):
 @pytest.mark.parametrize("dueling", [False, True])
 def test_suspicion_is_a_part_of_the_value_of_its_own(random_state, dueling):
     state = random_state()
-    config = QNetworkConfig(role="defender", hidden=16, dropout=0.0, suspicion=0.4, dueling=dueling)
+    config = QNetworkConfig(
+        role="defender", hidden=16, dropout=0.0, suspicion=0.4, dueling=dueling, members=2
+    )
     network = GraphQNetwork(config).eval()
     logits, active = network.suspicions(state)
     nodes = state.status.shape[1]
     columns = active.nodes + nodes * ~active.positive
     whole, dice = network(state), network(state, dice_only=True)
     gap = (whole - dice).gather(1, columns)[active.present]
-    expected = 0.4 * (2 * logits.sigmoid() - 1)[active.present]
+    expected = 0.4 * (2 * logits.sigmoid() - 1).mean(0)[active.present]
     torch.testing.assert_close(gap, expected)
     assert gap.abs().max() > 0
     assert (whole[:, -1] == 0).all()
@@ -216,6 +218,24 @@ def test_suspicion_is_a_part_of_the_value_of_its_own(random_state, dueling):
     for only in (False, True):
         values = network(state, dice_only=only).gather(1, chosen[:, None])[:, 0]
         torch.testing.assert_close(network.q_of(state, chosen, dice_only=only), values)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_members_learn_apart_and_judge_together(random_state, dueling):
+    state = random_state()
+    net = network(members=3, dueling=dueling)
+    every = net.each(state)
+    assert every.shape == (3, *net(state).shape)
+    torch.testing.assert_close(every.mean(0), net(state))
+    assert not torch.allclose(every[0], every[1])
+    actions = torch.zeros(len(state.status), 2, dtype=torch.int64)
+    actions[:, 1] = 2 * state.status.shape[1]
+    apart = net.q_of(state, actions, each=True)
+    torch.testing.assert_close(apart, every.gather(2, actions.expand(3, -1, -1)))
+    torch.testing.assert_close(apart.mean(0), net.q_of(state, actions))
+    apart[1].square().sum().backward()
+    moved = [any(bool(p.grad.any()) for p in trunk.parameters()) for trunk in net.trunk]
+    assert moved == [False, True, False]
 
 
 def test_only_a_defender_is_suspicious(random_state):

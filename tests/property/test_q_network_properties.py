@@ -53,6 +53,7 @@ def networks(draw, **given):
         "use_initial_mask": st.booleans(),
         "dueling": st.booleans(),
         "layers": st.integers(1, 2),
+        "members": st.integers(1, 2),
     }
     drawn = {name: draw(values) for name, values in config.items() if name not in given}
     fields = drawn | given
@@ -160,14 +161,19 @@ def test_legal_values_average_to_the_worth_of_the_state(net, state, seed):
     legal = legal_actions(state.status, torch.full((2,), net.config.role == "attacker"))[:, :-1]
     means = (net(state, dice_only=True)[:, :-1] * legal).sum(1) / legal.sum(1).clamp_min(1)
     seen = []
-    hook = net.worth.register_forward_hook(lambda _, __, out: seen.append(out.flatten()))
+    hooks = [
+        worth.register_forward_hook(lambda _, __, out: seen.append(out.flatten())) for worth in net.worth
+    ]
     net(state, dice_only=True)
+    worth = torch.stack(seen).mean(0)
+    for hook in hooks:
+        hook.remove()
     # Advantages alone, shifted, change nothing.
-    net.trunk[-1].bias += 3.0
+    for trunk in net.trunk:
+        trunk[-1].bias += 3.0
     shifted = net(state, dice_only=True)
-    hook.remove()
     some = legal.any(1)
-    torch.testing.assert_close(means[some], seen[0][some], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(means[some], worth[some], atol=1e-5, rtol=1e-4)
     values = (shifted[:, :-1] * legal).sum(1) / legal.sum(1).clamp_min(1)
     torch.testing.assert_close(values[some], means[some], atol=1e-4, rtol=1e-4)
 
