@@ -179,6 +179,9 @@ def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
 if __name__ == "__main__":
     print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
     controls = json.loads((RESULTS / "controls.json").read_text())
-    for table in (controls_table, folders_table, sections_table):
-        print(table(controls), end="\n\n")
+    print(controls_table(controls), end="\n\n")
+    if controls["averages"]:
+        print(folders_table(controls), end="\n\n")
+    if controls["sections"]:
+        print(sections_table(controls), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
