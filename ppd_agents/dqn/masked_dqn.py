@@ -289,9 +289,9 @@ class MaskedDQN(DQN):
 
     def suspicion_losses(self, attacks: AttackMemory) -> list[Callable[[], Tensor]]:
         """Return the parts of the cross-entropy of telling the attacks' prompts from the others."""
-        drawn = (values.to(self.device) for values in attacks.sample(self.attack_batch, self.rng))
-        rows, status, foreign = drawn
-        prompts = int((status != INACTIVE).sum())
+        drawn = attacks.sample(self.attack_batch, self.rng)
+        prompts = int((drawn[1] != INACTIVE).sum())  # counted on the host, where they are drawn
+        rows, status, foreign = (values.to(self.device) for values in drawn)
 
         def loss(which: Tensor) -> Tensor:
             logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
