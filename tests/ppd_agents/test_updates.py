@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from tiny_training import tiny
 
+from ppd_agents.dqn import updates
 from ppd_agents.dqn.updates import UnitDropout, parts_of, set_gradients, units_drawn_from
+from ppd_agents.training.adversarial import Alternation
 
 
 def states(counts, nodes=30):
@@ -76,3 +79,26 @@ def test_dropout_acts_in_training_only_and_on_all_nodes_of_a_state_alike():
     assert 0.3 < (out == 0).float().mean() < 0.7
     ones = torch.ones(2, 2, 2)
     assert drop.eval()(ones) is ones
+
+
+def test_a_learners_losses_in_parts_are_those_of_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path))
+    training = Alternation(tiny(rounds=1, rehearsals=8, members=2), tmp_path / "run")
+    training.run()
+    model = training.learners["defender"].model
+    model.policy.set_training_mode(False)
+    data, drawn = model._draw(64), model.rng.bit_generator.state
+    target, found = model.targets(data), []
+    for smallest in (1, 10**6):
+        monkeypatch.setattr(updates, "_SMALLEST_PART", smallest)
+        model.rng.bit_generator.state = drawn
+        current = torch.full_like(target, torch.nan)
+        losses = [*model.value_losses(data, target, current), *model.suspicion_losses(training.attacks)]
+        parameters = list(model.q_net.parameters())
+        value = set_gradients(losses, parameters, np.random.default_rng(0))
+        found.append((len(losses), value, torch.cat([p.grad.flatten() for p in parameters]), current))
+    (parts, value, grads, current), (wholes, whole, wanted, expected) = found
+    assert (parts, wholes) == (4, 2)
+    assert value == pytest.approx(whole, rel=1e-5)
+    torch.testing.assert_close(grads, wanted, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(current, expected)
