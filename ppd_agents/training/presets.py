@@ -93,7 +93,7 @@ class TrainConfig:
     """
 
     preset: str = "mini"
-    scenes: str = "shapes://train?count=720&seed=0"
+    scenes: str = "shapes://train?count=640&seed=0"
     segmenter: str = "mini"
     features: str = "mini"
     grid: int = 16
@@ -101,7 +101,7 @@ class TrainConfig:
     layout: str = "jittered"
     label_mode: str = "free"
     prompts_per_step: int = 1
-    rounds: int = 18
+    rounds: int = 16
     games: int = 40
     steps: tuple[int, int] = (2, 20)
     branches: int = 4
@@ -123,9 +123,9 @@ class TrainConfig:
     target_update: int = 1
     tau: float = 0.05
     epsilon: tuple[float, float] = (0.5, 0.05)
-    hidden: int = 160
+    hidden: int = 96
     layers: int = 2
-    members: int = 1
+    members: int = 3
     messages: int = 8
     dropout: float = 0.2
     weight_decay: float = 0.05
@@ -139,12 +139,12 @@ class TrainConfig:
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.1
-    final_shaping: float = 0.05
+    final_shaping: float = 0.02
     rehearsals: int = 160
-    final_rehearsals: int = 0
-    final_updates: int = 0
-    attack_pool: int = 96
-    least_gain: float = 0.0
+    final_rehearsals: int = 4
+    final_updates: int = 400
+    attack_pool: int = 64
+    least_gain: float = 0.002
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -279,9 +279,13 @@ _ARXIV = TrainConfig(
     shaping=0.0,
     target_update=100,
     tau=1.0,
+    hidden=160,
+    members=1,
     messages=0,
     initial_mask=False,
     rehearsals=0,
+    final_rehearsals=0,
+    final_updates=0,
     dropout=0.0,
     weight_decay=0.0,
     least_gain=0.0,
