@@ -1,8 +1,11 @@
 """A small made-up world for the learner's tests: no images, no network weights, no disk."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from small_learner import small_model
 
 from ppd_env.features.registry import load_features
 from ppd_env.scenes.bank import build_bank
@@ -45,3 +48,8 @@ def random_state(rng):
         )
 
     return make
+
+
+@pytest.fixture
+def make_model(small_simulator):
+    return partial(small_model, small_simulator)

@@ -1,62 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from small_learner import GAMES
 from stable_baselines3.common.logger import Logger
 
 from ppd_agents.dqn.exploration import EpsilonSchedule
 from ppd_agents.dqn.masked_dqn import MaskedDQN, refuse_illegal
-from ppd_agents.dqn.q_network import QNetworkConfig
-from ppd_agents.dqn.vec_env import GameVecEnv, Starts
-from ppd_agents.training.starts import draw_ideal
 from ppd_env.errors import ConfigError, PPDError
-from ppd_env.game_batch import GameBatch
-
-GAMES = 6
-
-
-class IdealStarts:
-    """Ideal prompts on random scenes."""
-
-    def __init__(self, simulator, attacking, steps=5, seed=0):
-        self.simulator, self.attacking, self.steps = simulator, attacking, steps
-        self.rng = np.random.default_rng(seed)
-
-    def draw(self, count):
-        bank = self.simulator.bank
-        rows = torch.from_numpy(self.rng.integers(0, len(bank), count))
-        status = draw_ideal(bank, rows, "jittered", self.rng)
-        steps, attacking = torch.full((count,), self.steps), torch.full((count,), self.attacking)
-        return Starts(rows, status, steps, attacking, status.clone())
-
-
-@pytest.fixture
-def make_model(small_simulator):
-    def make(role="defender", steps=5, hold=False, feedback=False, games=GAMES, **options):
-        attacking = role == "attacker"
-        batch = GameBatch(
-            small_simulator,
-            games,
-            allow_stop=options.pop("allow_stop", True),
-            prompts_per_step=options.pop("prompts", 1),
-        )
-        env = GameVecEnv(batch, IdealStarts(small_simulator, attacking, steps), hold=hold, feedback=feedback)
-        bank = small_simulator.bank
-        defaults = {"buffer_size": 2000, "learning_starts": 0, "batch_size": 32, "rng": 3, "train_freq": 1}
-        model = MaskedDQN(
-            "GraphPolicy",
-            env,
-            network=QNetworkConfig(
-                role=role, hidden=16, use_feedback=feedback, dueling=options.pop("dueling", False)
-            ),
-            scenes=(bank.features, bank.positions),
-            device="cpu",
-            **defaults | options,
-        )
-        model.set_logger(Logger(None, []))
-        model._last_obs = env.reset()
-        return model
-
-    return make
 
 
 def prefer_illegal(network, monkeypatch):
@@ -273,67 +223,6 @@ def test_all_zero_masks_and_illegal_actions_are_refused(make_model):
         refuse_illegal(wrong, masks)
     with pytest.raises(PPDError, match="Illegal"):
         model.env.step_async(wrong.numpy())
-
-
-@pytest.mark.parametrize("role", ["attacker", "defender"])
-def test_branches_are_stored_with_what_they_would_bring(make_model, role):
-    model = make_model(role, branches=5, steps=3, hold=True, allow_stop=False, learning_starts=10**6)
-    model.learn(GAMES * 3, log_interval=None)
-    store = model.replay_buffer.store
-    most = GAMES * 3 * 6
-    # A defender with few prompts left has fewer than five further removals to try.
-    assert store.count == most if role == "attacker" else most / 2 < store.count <= most
-    games = model.env.games
-    simulator = games.simulator
-    drawn = model.replay_buffer.sample(40)
-    rows = drawn.observations["scene"]
-    status, after = (seen["status"] for seen in (drawn.observations, drawn.next_observations))
-    dice = [simulator.segment(rows, given).dice for given in (status, after)]
-    sign = -1 if role == "attacker" else 1
-    torch.testing.assert_close(drawn.rewards[:, 0], sign * (dice[1] - dice[0]), atol=1e-6, rtol=0)
-    assert ((status != after).sum(1) == 1).all()
-
-
-def test_branching_changes_nothing_in_the_games(make_model):
-    model = make_model("attacker", branches=5)
-    before = model.env.games.status.clone()
-    model._sample_action(learning_starts=0, n_envs=GAMES)
-    assert torch.equal(model.env.games.status, before)
-    assert model.replay_buffer.size() == 0  # they wait for the action that is played
-
-
-def test_the_actions_of_a_state_lie_side_by_side(make_model):
-    model = make_model("attacker", branches=5, steps=4, hold=True, allow_stop=False)
-    model.learn(GAMES * 3, log_interval=None)
-    buffer = model.replay_buffer
-    assert buffer.size() == GAMES * 3 * 6
-    stored = buffer.store.state_dict()
-    status = stored["status"].reshape(-1, 6, *stored["status"].shape[1:])
-    assert (status == status[:, :1]).all()
-    assert len(np.unique(stored["actions"][:6])) == 6
-    drawn = buffer.sample(24).observations
-    assert len(drawn["status"]) == len(buffer.sample(29).rewards) == 24  # whole runs, no more than fit
-    for run in range(0, 24, 6):
-        assert (drawn["status"][run : run + 6] == drawn["status"][run]).all()
-        assert (drawn["scene"][run : run + 6] == drawn["scene"][run]).all()
-
-
-def test_warm_up_tries_actions_evenly(make_model):
-    model = make_model("attacker", branches=8, branch_greedy=1.0, learning_starts=10**6)
-    seen = []
-    for _ in range(30):
-        model._sample_action(learning_starts=10**6, n_envs=GAMES)
-        seen.append(model.replay_buffer._held[1].actions)
-    actions = np.concatenate(seen)
-    assert len(np.unique(actions)) > 80  # of 128; the lowest numbers would be about 10
-    assert 50 < actions.mean() < 78
-
-
-def test_branching_needs_games_that_can_be_tried(make_model):
-    model = make_model(branches=2)
-    model.env = None
-    with pytest.raises(PPDError, match="GameVecEnv"):
-        model._sample_action(learning_starts=0, n_envs=GAMES)
 
 
 def test_training_fits_the_one_step_worth_of_actions(make_model):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.geodesic import GeodesicDistance
-from ppd_env.segmenters.mini.vote import PointVote, centres, fold_cells, unfold_cells
+from ppd_env.segmenters.mini.vote import PointVote, add_unfolded, centres, fold_cells
 
 
 class FourierPosition(nn.Module):
@@ -63,13 +63,13 @@ class Attention(nn.Module):
             mask: (B, 1, 1, m) float32 added to the scores, 0 or -inf, or None.
 
         Returns:
-            (B, n, dim) float32.
+            (B, n, inner) float32, for ``out`` to bring to the outer width.
         """
         heads_q, heads_k, heads_v = (
             t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in (q, k, v)
         )
         mixed = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return mixed.transpose(1, 2).flatten(2)
 
 
 class TwoWayLayer(nn.Module):
@@ -87,8 +87,8 @@ class TwoWayLayer(nn.Module):
 
     def constants(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project the image side: keys and values for the tokens, queries to them; (B, cells, inner) each."""
-        placed = image + grid
-        return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
+        keys, values, queries = self.to_image.k, self.to_image.v, self.to_tokens.q
+        return _project(image, grid, (keys, queries), values)
 
     def forward(
         self,
@@ -103,12 +103,14 @@ class TwoWayLayer(nn.Module):
         placed = tokens if self.first else tokens + codes
         attention = self.self_attention
         mixed = attention.attend(attention.q(placed), attention.k(placed), attention.v(tokens), mask)
+        mixed = attention.out(mixed)
         tokens = self.norms[0](mixed if self.first else tokens + mixed)
-        tokens = self.norms[1](tokens + self.to_image.attend(self.to_image.q(tokens + codes), keys, values))
+        mixed = self.to_image.attend(self.to_image.q(tokens + codes), keys, values)
+        tokens = self.norms[1](tokens + self.to_image.out(mixed))
         tokens = self.norms[2](tokens + self.mlp(tokens))
         back = self.to_tokens
         mixed = back.attend(queries, back.k(tokens + codes), back.v(tokens), mask)
-        return tokens, self.norms[3](image + mixed)
+        return tokens, self.norms[3](_plus(image, mixed, back.out))
 
 
 class SpatialMixing(nn.Module):
@@ -133,7 +135,8 @@ class SpatialMixing(nn.Module):
         h = math.isqrt(cells.shape[1])
         # A permuted view is what convolutions call the channels-last format: nothing is copied.
         plane = self.spread(cells.unflatten(1, (h, h)).permute(0, 3, 1, 2))
-        return cells + self.mlp(self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))
+        narrow, bend, wide = self.mlp
+        return _plus(cells, bend(narrow(self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))), wide)
 
 
 class MaskDecoder(nn.Module):
@@ -230,12 +233,11 @@ class MaskDecoder(nn.Module):
             fixed = sides if layer.first else layer.constants(image, grid)
             state, image = layer(state, codes, image, fixed, bias)
             if layer.first:
-                votes = torch.cat([fold_cells(vote[..., None]), place[..., None]], dim=-1)
-                image = image + self.vote_in16(votes)
-                image = self.mixing16(_accumulate(image, _rows(F.avg_pool2d(ways, 4)), self.ways_in16))
+                dense = (fold_cells(vote[..., None]), place[..., None], _rows(F.avg_pool2d(ways, 4)))
+                image = self.mixing16(_accumulate(image, _with_ones(*dense), self.vote_in16, self.ways_in16))
         last = self.last
-        mixed = last.attend(last.q(state + codes), last.k(image + grid), last.v(image))
-        state = self.last_norm(state + mixed)
+        keys, values = _project(image, grid, (last.k,), last.v)
+        state = self.last_norm(state + last.out(last.attend(last.q(state + codes), keys, values)))
         logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, ways, tokens)
         iou = self.iou_head(state[:, 0])[:, tokens] + self.iou_expected * expected_iou(logits.detach())
         return logits, iou
@@ -284,11 +286,11 @@ class MaskDecoder(nn.Module):
         last one's cells stay folded until only the logits are left to be put in rows.
         """
         batch, side = len(vote), math.isqrt(vote.shape[1])
-        folded = fold_cells(_rows(ways))
-        fine = unfold_cells(self.up8(image)).add_(prepared["side8"])
-        fine = _accumulate(_accumulate(fine, vote[..., None], self.vote_in), folded, self.ways_in8)
-        fine = self.mixing8(self.up8_norm(fine).relu_())
-        fine = _accumulate(self.up4(fine), folded, self.ways_in4).add_(prepared["side4"]).relu_()
+        dense = _with_ones(vote[..., None], fold_cells(_rows(ways)))
+        fine = add_unfolded(prepared["side8"], self.up8(image))
+        fine = self.up8_norm(_accumulate(fine, dense, self.vote_in, self.ways_in8)).relu_()
+        fine = _plus(prepared["side4"], self.mixing8(fine), self.up4)
+        fine = _accumulate(fine, dense[..., 1:-1], self.ways_in4).relu_()
         fine = fine.unflatten(2, (4, -1)).flatten(1, 2)
         chosen = range(self.mask_tokens)[tokens]
         weights = torch.stack([self.hyper[i](state[:, i]) for i in chosen], dim=1)
@@ -315,12 +317,61 @@ def expected_iou(logits: Tensor) -> Tensor:
     return both.sum(dim=(-2, -1)) / either.sum(dim=(-2, -1)).clamp(min=1)
 
 
-def _accumulate(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:
-    """Add ``layer(inputs)`` to ``total`` (B, c, k) in place: memory bounds decoding, not arithmetic."""
-    if layer.bias is not None:
-        total.add_(layer.bias)
-    total.view(-1, total.shape[-1]).addmm_(inputs.flatten(0, 1), layer.weight.T)
+def _plus(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:
+    """Return ``total + layer(inputs)`` in two passes over memory, which bounds decoding, not arithmetic.
+
+    Args:
+        total: (B, c, k) float32.
+        inputs: (B, c, j) float32.
+        layer: With a bias.
+
+    Returns:
+        (B, c, k) float32, in rows.
+    """
+    start = (total + layer.bias).contiguous()
+    start.view(-1, start.shape[-1]).addmm_(inputs.flatten(0, 1), layer.weight.T)
+    return start
+
+
+def _accumulate(total: Tensor, inputs: Tensor, *layers: nn.Linear) -> Tensor:
+    """Add to ``total`` (B, c, k), in one pass and in place, what layers make of inputs that lie side by side.
+
+    Where the first layer has a bias, the last input is the constant 1 (``_with_ones``).
+    """
+    weights = [layer.weight for layer in layers]
+    if layers[0].bias is not None:
+        weights.append(layers[0].bias[:, None])
+    total.view(-1, total.shape[-1]).addmm_(inputs.flatten(0, 1), torch.cat(weights, dim=1).T)
     return total
+
+
+def _with_ones(*inputs: Tensor) -> Tensor:
+    """Lay inputs (B, c, j) side by side, with a constant 1 behind them."""
+    return torch.cat([*inputs, inputs[0].new_ones(1, 1, 1).expand(*inputs[0].shape[:2], 1)], dim=-1)
+
+
+def _project(
+    image: Tensor, grid: Tensor, placed: tuple[nn.Linear, ...], plain: nn.Linear
+) -> tuple[Tensor, ...]:
+    """Project an image at once by layers of which only some see where its cells lie.
+
+    Args:
+        image: (B, c, dim) float32.
+        grid: (c, dim) float32, codes of the places; what layers make of them is the same for every image.
+        placed: They see image and places.
+        plain: Sees the image alone.
+
+    Returns:
+        (B, c, inner) float32 for each layer; that of ``plain`` comes second.
+    """
+    layers = [placed[0], plain, *placed[1:]]
+    start = torch.cat(
+        [layer(grid) if layer is not plain else layer.bias.expand(len(grid), -1) for layer in layers], 1
+    )
+    total = start.expand(len(image), -1, -1).contiguous()
+    weight = torch.cat([layer.weight for layer in layers])
+    total.view(-1, total.shape[-1]).addmm_(image.flatten(0, 1), weight.T)
+    return total.split([layer.out_features for layer in layers], dim=-1)
 
 
 def _rows(plane: Tensor) -> Tensor:

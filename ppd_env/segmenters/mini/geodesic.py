@@ -112,7 +112,9 @@ def _running_minimum(values: Tensor, axis: int, backward: bool) -> Tensor:
     while step < length:
         count = length - step
         later, earlier = values.narrow(axis, step, count), values.narrow(axis, 0, count)
-        doubled = values.clone()
-        torch.minimum(later, earlier, out=doubled.narrow(axis, 0 if backward else step, count))
+        kept, met = (count, 0) if backward else (0, step)
+        doubled = torch.empty_like(values)
+        doubled.narrow(axis, kept, step).copy_(values.narrow(axis, kept, step))
+        torch.minimum(later, earlier, out=doubled.narrow(axis, met, count))
         values, step = doubled, 2 * step
     return values

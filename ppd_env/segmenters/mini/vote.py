@@ -36,7 +36,7 @@ class PointVote(nn.Module):
     def codes(self, image: Tensor, side8: Tensor) -> Tensor:
         """Code cells: image (B, h * h, dim), side8 (B, 4 * h * h, dim / 4) -> (B, 4 * h * h, dim / 4 + 2)."""
         h = math.isqrt(image.shape[1])
-        look = unfold_cells(self.from_image(image)) + self.from_side(side8)
+        look = add_unfolded(self.from_side(side8), self.from_image(image))
         place = centres(2 * h, image.device) * self.nearness
         return torch.cat([look, place.expand(len(image), -1, -1)], dim=-1)
 
@@ -77,7 +77,7 @@ def _log_ratio(cells: Tensor, points: Tensor, labels: Tensor, absent: Tensor) ->
     # A point's own square, and minus infinity where it is absent, enter the product as one more column.
     height = points.square().sum(-1, keepdim=True).masked_fill((labels < 0)[..., None], _NOWHERE)
     ones = cells.new_ones(1, 1, 1).expand(*cells.shape[:2], 1)
-    likeness = torch.cat([2 * cells, ones], -1) @ torch.cat([points, -height], -1).transpose(1, 2)
+    likeness = torch.cat([cells, ones], -1) @ torch.cat([2 * points, -height], -1).transpose(1, 2)
     constants = absent + cells.square().sum(-1, keepdim=True)
     top = torch.maximum(likeness.amax(-1, keepdim=True), constants.amax(-1, keepdim=True))
     signs = torch.stack([labels == 1, labels == 0], dim=-1).to(cells.dtype)
@@ -94,16 +94,24 @@ def centres(side: int, device: torch.device) -> Tensor:
     return torch.stack([x, y], dim=-1).view(-1, 2)
 
 
-def unfold_cells(cells: Tensor) -> Tensor:
-    """Turn each cell's channels into 2 x 2 cells: (B, h * h, 4 * c) -> (B, 4 * h * h, c), row by row."""
-    batch, count, channels = cells.shape
-    h = math.isqrt(count)
-    split = cells.view(batch, h, h, 2, 2, channels // 4).transpose(2, 3)
-    return split.reshape(batch, 4 * count, channels // 4)
+def add_unfolded(fine: Tensor, folded: Tensor) -> Tensor:
+    """Add to fine cells (B, 4 * h * h, c), row by row, those that lie folded 2 x 2 in coarser ones.
+
+    Args:
+        fine: (B, 4 * h * h, c) float32.
+        folded: (B, h * h, 4 * c) float32, see ``fold_cells``.
+
+    Returns:
+        (B, 4 * h * h, c) float32.
+    """
+    batch, count, channels = fine.shape
+    h = math.isqrt(folded.shape[1])
+    split = folded.view(batch, h, h, 2, 2, channels).transpose(2, 3)
+    return (fine.view(batch, h, 2, h, 2, channels) + split).view(batch, count, channels)
 
 
 def fold_cells(cells: Tensor) -> Tensor:
-    """Undo ``unfold_cells``: (B, 4 * h * h, c) -> (B, h * h, 4 * c)."""
+    """Lay 2 x 2 fine cells each into the channels of one: (B, 4 * h * h, c) -> (B, h * h, 4 * c)."""
     batch, count, channels = cells.shape
     h = math.isqrt(count) // 2
     split = cells.view(batch, h, 2, h, 2, channels).transpose(2, 3)

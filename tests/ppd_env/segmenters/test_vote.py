@@ -3,7 +3,7 @@
 import torch
 
 from ppd_env.segmenters.mini.decoder import SpatialMixing, expected_iou
-from ppd_env.segmenters.mini.vote import PointVote, fold_cells, unfold_cells
+from ppd_env.segmenters.mini.vote import PointVote, add_unfolded, fold_cells
 
 DIM = 16
 
@@ -42,7 +42,8 @@ def test_absent_points_say_nothing():
 
 def test_folding_undoes_unfolding_and_keeps_places():
     cells = torch.randn(2, 9, 20)
-    torch.testing.assert_close(fold_cells(unfold_cells(cells)), cells)
+    fine = torch.randn(2, 36, 5)
+    torch.testing.assert_close(fold_cells(add_unfolded(fine, cells)), fold_cells(fine) + cells)
     plane = torch.arange(16.0).view(1, 16, 1)  # 4 x 4 cells, row by row
     assert fold_cells(plane)[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
 
