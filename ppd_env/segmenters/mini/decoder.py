@@ -88,7 +88,8 @@ class TwoWayLayer(nn.Module):
     def constants(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project the image side: keys and values for the tokens, queries to them; (B, cells, inner) each."""
         keys, values, queries = self.to_image.k, self.to_image.v, self.to_tokens.q
-        return _project(image, grid, (keys, queries), values)
+        k, v, q = _project(image, (keys, grid), (values, None), (queries, grid))
+        return k, v, q
 
     def forward(
         self,
@@ -135,8 +136,10 @@ class SpatialMixing(nn.Module):
         h = math.isqrt(cells.shape[1])
         # A permuted view is what convolutions call the channels-last format: nothing is copied.
         plane = self.spread(cells.unflatten(1, (h, h)).permute(0, 3, 1, 2))
-        narrow, bend, wide = self.mlp
-        return _plus(cells, bend(narrow(self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))), wide)
+        inner = self.mlp[:-1](self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))
+        outward = self.mlp[-1]
+        assert isinstance(outward, nn.Linear)
+        return _plus(cells, inner, outward)
 
 
 class MaskDecoder(nn.Module):
@@ -236,7 +239,7 @@ class MaskDecoder(nn.Module):
                 dense = (fold_cells(vote[..., None]), place[..., None], _rows(F.avg_pool2d(ways, 4)))
                 image = self.mixing16(_accumulate(image, _with_ones(*dense), self.vote_in16, self.ways_in16))
         last = self.last
-        keys, values = _project(image, grid, (last.k,), last.v)
+        keys, values = _project(image, (last.k, grid), (last.v, None))
         state = self.last_norm(state + last.out(last.attend(last.q(state + codes), keys, values)))
         logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, ways, tokens)
         iou = self.iou_head(state[:, 0])[:, tokens] + self.iou_expected * expected_iou(logits.detach())
@@ -350,28 +353,24 @@ def _with_ones(*inputs: Tensor) -> Tensor:
     return torch.cat([*inputs, inputs[0].new_ones(1, 1, 1).expand(*inputs[0].shape[:2], 1)], dim=-1)
 
 
-def _project(
-    image: Tensor, grid: Tensor, placed: tuple[nn.Linear, ...], plain: nn.Linear
-) -> tuple[Tensor, ...]:
-    """Project an image at once by layers of which only some see where its cells lie.
+def _project(image: Tensor, *layers: tuple[nn.Linear, Tensor | None]) -> tuple[Tensor, ...]:
+    """Project an image by several layers at once.
 
     Args:
         image: (B, c, dim) float32.
-        grid: (c, dim) float32, codes of the places; what layers make of them is the same for every image.
-        placed: They see image and places.
-        plain: Sees the image alone.
+        *layers: Each with the codes (c, dim) float32 of the cells' places, which it sees added to the image,
+            or None. What a layer makes of the places is the same for every image.
 
     Returns:
-        (B, c, inner) float32 for each layer; that of ``plain`` comes second.
+        (B, c, inner) float32 for each layer.
     """
-    layers = [placed[0], plain, *placed[1:]]
-    start = torch.cat(
-        [layer(grid) if layer is not plain else layer.bias.expand(len(grid), -1) for layer in layers], 1
-    )
-    total = start.expand(len(image), -1, -1).contiguous()
-    weight = torch.cat([layer.weight for layer in layers])
+    fixed = [
+        layer.bias.expand(image.shape[1], -1) if places is None else layer(places) for layer, places in layers
+    ]
+    total = torch.cat(fixed, dim=1).expand(len(image), -1, -1).contiguous()
+    weight = torch.cat([layer.weight for layer, _ in layers])
     total.view(-1, total.shape[-1]).addmm_(image.flatten(0, 1), weight.T)
-    return total.split([layer.out_features for layer in layers], dim=-1)
+    return total.split([layer.out_features for layer, _ in layers], dim=-1)
 
 
 def _rows(plane: Tensor) -> Tensor:
