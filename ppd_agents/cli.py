@@ -93,6 +93,8 @@ class Evaluate:
     """Controls: the first so many training seeds get learned controls; each takes as long as the agents."""
     sections: tuple[Literal["main", "lattice", "transfer"], ...] = ("main", "lattice", "transfer")
     """Controls: main; lattice, ideal prompts at a fixed interval; transfer, other segmenters and features."""
+    other_seeds: int = 2
+    """Controls: the first so many training seeds play in the sections other than main."""
     transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
     """Controls: SEGMENTER+FEATURES pairs of the transfer section."""
     runs: Path = Path("runs")
@@ -258,7 +260,14 @@ def _controls(options: Evaluate) -> dict[str, object]:
             ]
         config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
         parts = sections(config, options.sections, options.transfer)
-        return run_suite(with_leading_rivals(found), parts, scenes, folder / "evaluation", print)
+        return run_suite(
+            with_leading_rivals(found),
+            parts,
+            scenes,
+            folder / "evaluation",
+            print,
+            other_seeds=options.other_seeds,
+        )
 
 
 def _evaluation(options: Evaluate, scenes: tuple[str, ...], defender: Agent, device: str) -> EvaluationConfig:

@@ -41,8 +41,9 @@ MAIN_ONLY = (
 """Rows that only the main section holds: the oracles cost more than all others, and one-shot prompts know no
 layout."""
 
-FIRST_ONLY = ("defence.oracle",)
-"""Rows that only the first training seed plays: an upper bound, dear because every attack needs its own."""
+FIRST_ONLY = ("defence.oracle", "defence.leave_one_out")
+"""Rows that only the first training seed plays: they decode each set without each of its prompts, and need
+it anew for every seed's attack."""
 
 TRANSFER = ("mini+segmenter", "fake+fake")
 """Segmenter and features, other than the training's, that the same agents are measured on."""
@@ -125,6 +126,7 @@ def run_suite(
     folder: Path,
     say: Say,
     *,
+    other_seeds: int | None = None,
     command: str = "evaluate --suite controls",
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -138,6 +140,7 @@ def run_suite(
         scenes: What it is measured on.
         folder: Keeps finished stages, from which an interrupted suite goes on.
         say: Called with a line about what happens next.
+        other_seeds: The first so many contestants play in the sections other than main; None: all.
         command: Recorded in the result.
         progress: Show progress bars.
 
@@ -152,12 +155,13 @@ def run_suite(
     notes: dict[str, Any] = {}
     for part in parts:
         say(f"Measuring {part.name}: {', '.join(scenes.uris)} ...")
-        measured = _measure(contestants, part, scenes, folder, progress)
+        players = contestants if part.name == MAIN else contestants[:other_seeds]
+        measured = _measure(players, part, scenes, folder, progress)
         clock.save()
         notes[part.name] = {name: scene_notes(found.bank, part.config) for name, found in measured.items()}
         real = {name: measured[name] for name in scenes.real}
         played[part.name] = {
-            "settings": _settings(part.config),
+            "settings": {**_settings(part.config), "seeds": [one.seed for one in players]},
             "results": {name: tabulate(found, part.config) for name, found in measured.items()},
             "averages": {AVERAGE: average(real, part.config)} if real else {},
         }

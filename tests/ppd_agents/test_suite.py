@@ -15,7 +15,7 @@ from ppd_agents.evaluation.cleaners import cleaners
 from ppd_agents.evaluation.rows import ROWS
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
-from ppd_agents.suite import MAIN_ONLY, find_scenes, run_suite, sections
+from ppd_agents.suite import FIRST_ONLY, MAIN_ONLY, find_scenes, run_suite, sections
 from ppd_agents.training.presets import preset
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
@@ -92,7 +92,7 @@ def test_every_control_has_its_rows(suite):
             assert set(table["recovery"]["controls"]) == defences
             assert "clean.count" in table["clean_change"]["controls"]
             assert list(table["matching_change"]["controls"]) == ["matching.subsample"]
-            once = {"defence.oracle", "defence.rival", "clean.rival"}
+            once = {*FIRST_ONLY, "defence.rival", "clean.rival"}
             assert {row: len(table[row]["per_seed"]) for row in rows} == {
                 row: 1 if row in once else 2 for row in rows
             }
@@ -149,6 +149,16 @@ def test_sections_differ_from_the_main_one_by_their_settings(suite):
     assert lattice["results"][SHAPES]["4"]["ideal"] != main["ideal"]
     assert transfer["results"][SHAPES]["4"]["ideal"] == main["ideal"]
     assert transfer["results"][SHAPES]["4"]["attack.learned"] != main["attack.learned"]
+
+
+def test_fewer_seeds_play_elsewhere_and_what_decodes_most_plays_once(suite):
+    _, folder, made_of, _ = suite
+    result = run_suite(*made_of, folder, quiet, other_seeds=1, progress=False)
+    main, lattice = result["results"], result["sections"]["lattice"]
+    assert lattice["settings"]["seeds"] == [3]
+    for row, seeds in (("defence.learned", 2), ("defence.leave_one_out", 1), ("defence.oracle", 1)):
+        assert len(main[SHAPES]["4"][row]["per_seed"]) == seeds
+    assert len(lattice["results"][SHAPES]["4"]["defence.learned"]["per_seed"]) == 1
 
 
 def test_real_folders_are_averaged_and_absent_ones_named(suite, data):
