@@ -95,6 +95,8 @@ class Evaluate:
     """Controls: main; lattice, ideal prompts at a fixed interval; transfer, other segmenters and features."""
     other_seeds: int = 2
     """Controls: the first so many training seeds play in the sections other than main."""
+    skip_damaged: bool = False
+    """Controls: trainings go on from the newest checkpoint that can be used; newer ones are set aside."""
     transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
     """Controls: SEGMENTER+FEATURES pairs of the transfer section."""
     runs: Path = Path("runs")
@@ -243,6 +245,10 @@ def _controls(options: Evaluate) -> dict[str, object]:
     from ppd_agents.suite import SCENES, find_scenes, run_suite, sections
     from ppd_agents.training.presets import preset
 
+    if not options.training_seeds or not options.sections or options.other_seeds < 1:
+        raise ConfigError(
+            "Name at least one of --training-seeds and --sections, and --other-seeds from 1 on."
+        )
     device, folder = _checked_device(options.device), options.runs / "controls"
     scenes = find_scenes(options.scenes or SCENES, options.data)
     with sole_user(folder):
@@ -255,6 +261,7 @@ def _controls(options: Evaluate) -> dict[str, object]:
                     config,
                     folder / f"seed-{config.seed}",
                     options.rivals if number < options.rival_seeds else (),
+                    skip_damaged=options.skip_damaged,
                 )
                 for number, config in enumerate(configs)
             ]

@@ -50,24 +50,29 @@ class Contestant:
         return control_rows(attacker, defender, rivals, config)
 
 
-def train_contestant(config: TrainConfig, folder: Path, rivals: tuple[str, ...] = RIVALS) -> Contestant:
+def train_contestant(
+    config: TrainConfig, folder: Path, rivals: tuple[str, ...] = RIVALS, *, skip_damaged: bool = False
+) -> Contestant:
     """Train one seed's agents; what is finished is taken as it is, what was interrupted goes on.
 
     Args:
         config: The training, with its seed.
         folder: Takes ``training`` and a folder for each rival.
         rivals: The learned controls to train as well.
+        skip_damaged: Go on from the newest checkpoint that can be used; newer ones are set aside.
     """
-    trained = train_adversarial(config, folder / "training", resume=True)
-    found = {name: _train_rival(name, config, folder / name, trained.attacker) for name in rivals}
+    trained = train_adversarial(config, folder / "training", resume=True, skip_damaged=skip_damaged)
+    found = {
+        name: _train_rival(name, config, folder / name, trained.attacker, skip_damaged) for name in rivals
+    }
     return Contestant(config.seed, trained.attacker, trained.defender, found)
 
 
-def _train_rival(name: str, config: TrainConfig, folder: Path, attacker: Agent) -> Agent:
+def _train_rival(name: str, config: TrainConfig, folder: Path, attacker: Agent, skip_damaged: bool) -> Agent:
     if name == "graph_statistics":
         # Its values are no Dice: it stops where no removal betters the statistics.
         other = replace(config, reward="graph-statistics", shaping=0.0, rehearsals=0, least_gain=0.0)
-        return train_adversarial(other, folder, resume=True).defender
+        return train_adversarial(other, folder, resume=True, skip_damaged=skip_damaged).defender
     if name == "maskable_ppo":
         from ppd_agents.methods.maskable_ppo import train_maskable_ppo  # sb3-contrib serves nothing else
 

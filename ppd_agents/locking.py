@@ -27,7 +27,8 @@ def sole_user(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise PPDError(
-            f"Another process is at work in {folder}: wait for it, or choose another folder (--name)."
+            f"Another process is at work in {folder}: wait for it, "
+            "or give this one a folder of its own (--name or --runs)."
         ) from None
     except OSError as error:
         raise PPDError(f"{folder} cannot be written to ({error}): choose another folder.") from error

@@ -117,9 +117,12 @@ def refine_files(image_path: Path, points_path: Path, out: Path, defender: str |
     model = load_segmenter(segmenter)
     found = Defender.load(choose_defender(defender)).refine(image, points, labels, segmenter=model)
     mask = segment(model, image, found.points, found.labels)
-    _write_picture(out / "mask.png", mask.astype(np.uint8) * 255)
-    _write_picture(out / "overlay.png", _overlay(image, mask, points, labels, found)[..., ::-1])
-    write_json(out / "points.json", _as_json(found))
+    try:
+        _write_picture(out / "mask.png", mask.astype(np.uint8) * 255)
+        _write_picture(out / "overlay.png", _overlay(image, mask, points, labels, found)[..., ::-1])
+        write_json(out / "points.json", _as_json(found))
+    except OSError as error:
+        raise PPDError(f"{out}: cannot be written to ({error}); name another folder by --out.") from error
     lines = [f"{len(found.kept)} of {len(labels)} prompts stay; {found.stopped}."]
     lines += [f"  removed ({v.point[0]:g}, {v.point[1]:g}): {v.reason}" for v in found.removed]
     return "\n".join([*lines, f"Written to {out}: mask.png, points.json, overlay.png"])

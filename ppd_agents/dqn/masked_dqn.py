@@ -31,7 +31,7 @@ from ppd_agents.dqn.losses import Loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
 from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
-from ppd_agents.dqn.replay import SceneReplayBuffer, SceneSamples
+from ppd_agents.dqn.replay import SceneReplayBuffer, SceneSamples, stored
 from ppd_agents.dqn.transition_store import Transitions, pack_bits, pack_shares, pack_status
 from ppd_agents.dqn.updates import parts_of, set_gradients
 from ppd_env.errors import ConfigError, PPDError
@@ -152,8 +152,11 @@ class MaskedDQN(DQN):
         Raises:
             PPDError: A mask is all zero.
         """
-        tensors, _ = self.policy.obs_to_tensor(observation)
-        assert isinstance(tensors, dict)
+        tensors = observation
+        if not all(isinstance(values, Tensor) for values in observation.values()):
+            found, _ = self.policy.obs_to_tensor(observation)
+            assert isinstance(found, dict)
+            tensors = found
         masks = tensors["action_mask"].bool()
         check_masks(masks)
         return tensors, masks
@@ -193,18 +196,18 @@ class MaskedDQN(DQN):
         extras: dict[str, np.ndarray] = {}
         if self.replay_buffer.feedback:
             extras = {
-                "feedback": pack_shares(torch.from_numpy(observation["feedback"][parents])).numpy(),
-                "iou": observation["predicted_iou"].reshape(-1)[parents],
+                "feedback": stored(observation["feedback"], parents, pack_shares),
+                "iou": stored(observation["predicted_iou"], parents).reshape(-1),
                 "next_feedback": tried.feedback[keep],
                 "next_iou": tried.predicted_iou[keep],
             }
         if self.replay_buffer.initial_mask:
-            extras["initial_mask"] = pack_bits(torch.from_numpy(observation["initial_mask"][parents])).numpy()
+            extras["initial_mask"] = stored(observation["initial_mask"], parents, pack_bits)
         self.replay_buffer.hold(
             parents,
             Transitions(
-                rows=np.asarray(observation["scene"]).reshape(-1)[parents],
-                status=pack_status(torch.from_numpy(observation["status"][parents])).numpy(),
+                rows=stored(observation["scene"], parents).reshape(-1),
+                status=stored(observation["status"], parents, pack_status),
                 actions=actions[live].cpu().numpy()[keep],
                 rewards=tried.reward[keep],
                 dones=tried.terminated[keep],
@@ -278,10 +281,12 @@ class MaskedDQN(DQN):
             learning_rate: Of the first one; it falls linearly, the last one has a share of 1 / updates of it.
             bar: Advances by one per update.
         """
-        tau = self.tau / max(1, self.gradient_steps)
+        # Updates of the network between two of the target.
+        every = max(1, self.gradient_steps) * max(1, self.target_update_interval // self.n_envs)
         for update in range(updates):
             update_learning_rate(self.policy.optimizer, learning_rate * (1 - update / updates))
             self._gradient_step(self.batch_size)
+            tau = self.tau / every if self.tau < 1 else float((update + 1) % every == 0)
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
             if bar is not None:
                 bar.update()

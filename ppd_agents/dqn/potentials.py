@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ppd_agents.dqn.descriptors import active_set
-from ppd_env.game.actions import INACTIVE
 from ppd_env.graph.distances import pairwise_distance
 
 FEATURE_SCALE = 1.0
@@ -44,18 +43,18 @@ class Potential(Protocol):
 
 @dataclass(frozen=True)
 class AttackLeft:
-    """Every prompt that was not there before the attack costs ``weight``.
+    """Every prompt the attack added costs ``weight``, and so does every one of before that is gone.
 
     Args:
-        weight: What removing one adds to the reward.
+        weight: What removing one of the attack's adds to the reward, and removing another takes off.
     """
 
     weight: float
 
     def __call__(self, rows: Tensor, status: Tensor, reference: Tensor) -> Tensor:
         """Rate statuses; see ``Potential``."""
-        foreign = (status != INACTIVE) & (status != reference[:, None])
-        return -self.weight * foreign.sum(-1).to(torch.float32)
+        wrong = status != reference[:, None]
+        return -self.weight * wrong.sum(-1).to(torch.float32)
 
 
 @dataclass(frozen=True, eq=False)

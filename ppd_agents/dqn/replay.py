@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,24 @@ class SceneSamples(NamedTuple):
     discounts: Tensor
     weights: Tensor | None
     drawn: Drawn
+
+
+def stored(
+    values: np.ndarray | Tensor, games: np.ndarray, pack: Callable[[Tensor], Tensor] = lambda given: given
+) -> np.ndarray:
+    """Bring what some games show to the host in the form it is stored in.
+
+    Args:
+        values: (B, ...) for all games, an array or a tensor on any device.
+        games: (k,) int64, which games.
+        pack: Makes the stored form; on the device of ``values``, so that nothing else has to travel.
+
+    Returns:
+        (k, ...) as ``pack`` makes it.
+    """
+    tensor = torch.as_tensor(values)
+    packed: np.ndarray = pack(tensor[torch.from_numpy(games).to(tensor.device)]).cpu().numpy()
+    return packed
 
 
 def _side_by_side(
@@ -143,8 +162,8 @@ class SceneReplayBuffer(ReplayBuffer):
 
     def add(  # type: ignore[override]
         self,
-        obs: dict[str, np.ndarray],
-        next_obs: dict[str, np.ndarray],
+        obs: dict[str, Any],
+        next_obs: dict[str, Any],
         action: np.ndarray,
         reward: np.ndarray,
         done: np.ndarray,
@@ -157,17 +176,17 @@ class SceneReplayBuffer(ReplayBuffer):
         extras: dict[str, np.ndarray] = {}
         if self.feedback:
             for prefix, given in (("", obs), ("next_", next_obs)):
-                extras[prefix + "feedback"] = pack_shares(torch.from_numpy(given["feedback"][live])).numpy()
-                extras[prefix + "iou"] = given["predicted_iou"].reshape(len(live))[live]
+                extras[prefix + "feedback"] = stored(given["feedback"], games, pack_shares)
+                extras[prefix + "iou"] = stored(given["predicted_iou"], games).reshape(-1)
         if self.initial_mask:
-            extras["initial_mask"] = pack_bits(torch.from_numpy(obs["initial_mask"][live])).numpy()
+            extras["initial_mask"] = stored(obs["initial_mask"], games, pack_bits)
         played = Transitions(
-            rows=np.asarray(obs["scene"]).reshape(len(live))[live],
-            status=pack_status(torch.from_numpy(obs["status"][live])).numpy(),
+            rows=stored(obs["scene"], games).reshape(-1),
+            status=stored(obs["status"], games, pack_status),
             actions=np.asarray(action).reshape(len(live))[live],
             rewards=reward[live],
             dones=(done.astype(bool) & ~late)[live],
-            next_status=pack_status(torch.from_numpy(next_obs["status"][live])).numpy(),
+            next_status=stored(next_obs["status"], games, pack_status),
             **extras,
         )
         lengths = None

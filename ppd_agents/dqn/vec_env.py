@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -80,6 +81,8 @@ class GameVecEnv(VecEnv):
             of starting anew at once. So rounds of one length stay together.
         feedback: Observations hold the segmenter's own answer.
         initial_mask: Observations hold which nodes the mask covered when the game began.
+        on_device: Observations are tensors on the games' device instead of arrays. A learner there, such as
+            ``MaskedDQN``, then brings to the host what its memory keeps, and nothing else.
         dice_weight: Weight of the change of Dice in the reward.
         potential: Its change is added to the reward.
     """
@@ -92,13 +95,14 @@ class GameVecEnv(VecEnv):
         hold: bool = False,
         feedback: bool = False,
         initial_mask: bool = False,
+        on_device: bool = False,
         dice_weight: float = 1.0,
         potential: Potential | None = None,
     ) -> None:
         self.games, self.starts = games, starts
         self.hold, self.feedback = hold, feedback
         self.dice_weight, self.potential = dice_weight, potential
-        self.initial_mask = initial_mask
+        self.initial_mask, self.on_device = initial_mask, on_device
         self.reference = torch.zeros_like(games.status)
         nodes, scenes = games.nodes, len(games.simulator.bank)
         keys: dict[str, spaces.Space] = {
@@ -121,12 +125,16 @@ class GameVecEnv(VecEnv):
 
     def action_masks(self) -> np.ndarray:
         """Return the legal actions of all games, (B, 2N + 1) bool; a waiting game may only STOP."""
-        masks = self.games.legal().cpu().numpy()
-        masks[self.held] = False
-        masks[self.held, -1] = True
+        return self._legal().cpu().numpy()
+
+    def _legal(self) -> Tensor:
+        masks = self.games.legal()
+        held = torch.from_numpy(self.held.nonzero()[0]).to(masks.device)
+        masks[held] = False
+        masks[held, -1] = True
         return masks
 
-    def reset(self) -> dict[str, np.ndarray]:
+    def reset(self) -> dict[str, Any]:
         """Begin all games anew and return their observations."""
         self.held[:] = False
         self._begin(np.arange(self.num_envs))
@@ -138,8 +146,9 @@ class GameVecEnv(VecEnv):
         Raises:
             PPDError: One of them is illegal.
         """
-        self._actions = torch.as_tensor(np.asarray(actions), dtype=torch.int64)
-        refuse_illegal(self._actions, torch.from_numpy(self.action_masks()))
+        masks = self._legal()
+        self._actions = torch.as_tensor(np.asarray(actions), dtype=torch.int64).to(masks.device)
+        refuse_illegal(self._actions, masks)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Play them.
@@ -154,7 +163,7 @@ class GameVecEnv(VecEnv):
             device = self.games.status.device
             which = torch.from_numpy(live).to(device)
             before = self.games.status[which].clone()
-            result = self.games.step(self._actions[live].to(device), which)
+            result = self.games.step(self._actions[which], which)
             reward = self._reward(which, result.reward[:, None], before, self.games.status[which][:, None])
             rewards[live] = reward[:, 0].cpu().numpy()
             truncated = result.truncated.cpu().numpy()
@@ -166,14 +175,14 @@ class GameVecEnv(VecEnv):
         observation = self._finish(dones, infos)
         return observation, rewards, dones, infos
 
-    def _finish(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    def _finish(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """Fill in the infos of finished games and hold or restart them; return the next observations."""
         observation = self._observe()
         finished = np.flatnonzero(dones)
         if not len(finished):
             return observation
         for game in finished:
-            infos[game]["terminal_observation"] = {k: v[game].copy() for k, v in observation.items()}
+            infos[game]["terminal_observation"] = {k: deepcopy(v[game]) for k, v in observation.items()}
             infos[game]["episode"] = {
                 "r": float(self._returns[game]),
                 "l": int(self._lengths[game]),
@@ -238,21 +247,23 @@ class GameVecEnv(VecEnv):
         self._returns[which] = 0
         self._lengths[which] = 0
 
-    def _observe(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> dict[str, Any]:
         games = self.games
         left = games.steps_left / games.steps_total.clamp(min=1)
         observation = {
-            "scene": games.rows[:, None].cpu().numpy().copy(),
-            "status": games.status.cpu().numpy().copy(),
-            "steps_left": left.clamp(0, 1)[:, None].float().cpu().numpy(),
-            "action_mask": self.action_masks().astype(np.int8),
+            "scene": games.rows[:, None].clone(),
+            "status": games.status.clone(),
+            "steps_left": left.clamp(0, 1)[:, None].float(),
+            "action_mask": self._legal().to(torch.int8),
         }
         if self.feedback:
-            observation["feedback"] = games.feedback().cpu().numpy()
-            observation["predicted_iou"] = games.predicted_iou.clamp(0, 1)[:, None].cpu().numpy().copy()
+            observation["feedback"] = games.feedback()
+            observation["predicted_iou"] = games.predicted_iou.clamp(0, 1)[:, None]
         if self.initial_mask:
-            observation["initial_mask"] = games.initial_mask.cpu().numpy().astype(np.int8)
-        return observation
+            observation["initial_mask"] = games.initial_mask.to(torch.int8)
+        if self.on_device:
+            return observation
+        return {name: values.cpu().numpy() for name, values in observation.items()}
 
     def close(self) -> None:
         """Nothing to release: the bank belongs to the process."""

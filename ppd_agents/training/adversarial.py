@@ -57,7 +57,8 @@ from ppd_env.game.actions import Role
 from ppd_env.simulator import covered
 
 _SPARE = 2
-"""Removals a training defender may take beyond the attack's steps: enough to learn when to stop."""
+"""Removals a training defender may take beyond the steps of an attack shorter than T: enough to learn when to
+stop. T itself bounds every game of a round."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class TrainResult:
         defender: The defender as it was after the last round.
         history: One flat record per round: ``round``, ``steps`` (T), ``seconds``, ``decodes`` and, for each
             role, ``ROLE/return``, ``ROLE/dice_before``, ``ROLE/dice_after``, ``ROLE/loss``, ``ROLE/epsilon``;
-            ``attacked_dice`` is the mean Dice after the current attacker's greedy attack.
+            ``attacked_dice`` is the mean Dice after the greedy attack of the opponent the defender met.
         folder: Where agents, logs and checkpoints lie; ``best`` in it holds the best checkpoint's agents.
+            Only rounds are judged: final updates come on top of the last one and have its score.
     """
 
     attacker: Agent
@@ -239,6 +241,19 @@ class Alternation:
         Returns:
             The agents, also saved under ``folder``.
         """
+        if not self.finished:
+            self._learn(on_round)
+        agents = {role: self.agent(role) for role in ROLES}
+        for role, agent in agents.items():
+            save_agent(agent, self.folder / role)
+        return TrainResult(agents["attacker"], agents["defender"], self.history, self.folder)
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to learn; the final updates count as one more round."""
+        return self.done >= self.config.rounds + bool(self.config.final_updates)
+
+    def _learn(self, on_round: Callable[[Record], None] | None) -> None:
         config = self.config
         wandb_run = open_wandb(config.wandb, self.folder, config.to_json())
         loggers = self._open_loggers(wandb_run)
@@ -255,7 +270,7 @@ class Alternation:
                         self.save()
                     if on_round is not None:
                         on_round(record)
-            if self.done == config.rounds and config.final_updates:
+            if not self.finished:
                 self.finish()
                 write_history(self.folder / "history.csv", self.history)
         finally:
@@ -263,10 +278,6 @@ class Alternation:
                 logger.close()
             if wandb_run is not None:
                 wandb_run.finish()
-        agents = {role: self.agent(role) for role in ROLES}
-        for role, agent in agents.items():
-            save_agent(agent, self.folder / role)
-        return TrainResult(agents["attacker"], agents["defender"], self.history, self.folder)
 
     def _open_loggers(self, wandb_run: Any | None) -> list[Logger]:
         loggers = []
@@ -308,13 +319,16 @@ class Alternation:
         """Go on from a checkpoint of this very training.
 
         Raises:
-            PPDError: It belongs to another training.
+            PPDError: It belongs to another training, or what it holds makes no sense.
         """
         facts = checkpoint.facts
-        refuse_foreign(facts.get("config", {}), self.config.decisive(), "option")
-        refuse_foreign(facts.get("signatures", {}), self._signatures(), "signature of the")
-        scatter(self.parts, checkpoint.tensors, facts.get("parts", {}))
-        self.history, self.done = list(facts["history"]), checkpoint.round
+        try:
+            refuse_foreign(facts["config"], self.config.decisive(), "option")
+            refuse_foreign(facts["signatures"], self._signatures(), "signature of the")
+            scatter(self.parts, checkpoint.tensors, facts["parts"])
+            self.history, self.done = list(facts["history"]), checkpoint.round
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise PPDError(f"Its content is damaged ({error!r}). Use another checkpoint.") from error
 
 
 def _headline(record: Record) -> str:

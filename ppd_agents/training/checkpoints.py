@@ -151,6 +151,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     lost = {"round", "score", "tensors_sha256", "facts"} - set(manifest)
     if lost:
         raise PPDError(f"{path / _MANIFEST} lacks {', '.join(sorted(lost))}. Use another checkpoint.")
+    kinds: dict[str, tuple[type, ...]] = {
+        "round": (int,),
+        "score": (int, float, type(None)),
+        "facts": (dict,),
+    }
+    wrong = [name for name, kind in kinds.items() if not isinstance(manifest[name], kind)]
+    if wrong:
+        raise PPDError(f"{path / _MANIFEST}: {', '.join(wrong)} make no sense. Use another checkpoint.")
     return manifest
 
 

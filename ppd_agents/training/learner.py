@@ -118,13 +118,14 @@ def build_learner(
         prompts_per_step=config.prompts_per_step,
     )
     starts = RoundStarts(attacking=role == "attacker")
-    network = config.network(role)
+    network = config.network(role, bank.features.shape[-1])
     env = GameVecEnv(
         games,
         starts,
         hold=True,
         feedback=network.use_feedback,
         initial_mask=network.use_initial_mask,
+        on_device=True,
         **_reward(network, config, bank),
     )
     epsilon = EpsilonSchedule(steps, *config.epsilon)

@@ -6,15 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from ppd_agents.dqn.losses import Loss
 from ppd_agents.dqn.q_network import QNetworkConfig
+from ppd_agents.training.checks import check_training
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import Role
-from ppd_env.prompting.ideal import LAYOUTS
-
-_WANDB = ("off", "offline", "online")
-_REWARDS = ("dice", "graph-statistics")
-_FEEDBACK = ("none", "attacker", "defender", "both")
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,8 @@ class TrainConfig:
         messages: Numbers each prompt tells its neighbours in the Q-network; 0: none.
         dropout: Of the Q-network's hidden units.
         weight_decay: Of the optimiser (AdamW).
+        raw_features: The Q-networks see the patch features themselves too, not distances alone; agents are
+            then tied to the features they were trained on.
         feedback: Which role sees the segmenter's own answer: ``"none"``, ``"attacker"``, ``"defender"`` or
             ``"both"``. A defender that does needs a segmenter in ``refine()``.
         initial_mask: The attacker sees which nodes the mask covered before it began, as near as it gets to
@@ -74,7 +71,7 @@ class TrainConfig:
         reward: What the defender learns from: ``"dice"``, or ``"graph-statistics"``, a control that sees no
             mask (``GraphStatistics``); the attacker always learns from Dice.
         shaping: What each prompt of the attack that the defender removes adds to its reward in training
-            (``GameVecEnv``), and each other one takes off; 0 learns from changes of Dice alone.
+            (``AttackLeft``), and each other one takes off; 0 learns from changes of Dice alone.
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
@@ -129,6 +126,7 @@ class TrainConfig:
     messages: int = 8
     dropout: float = 0.2
     weight_decay: float = 0.05
+    raw_features: bool = False
     feedback: str = "none"
     initial_mask: bool = True
     random_attack_share: float = 0.1
@@ -154,70 +152,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        low, high = self.steps
-        if not 1 <= low <= high:
-            raise ConfigError(f"steps must be (lo, hi) with 1 <= lo <= hi, got {self.steps}.")
-        for name in (
-            "rounds",
-            "games",
-            "batch_size",
-            "buffer_size",
-            "target_update",
-            "checkpoint_every",
-            "keep",
-            "attack_pool",
-            "n_step",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.rehearsals and not self.shaping:
-            raise ConfigError("rehearsals teach what shaping is worth: shaping must be above 0 with them.")
-        if self.rehearsals and (self.label_mode != "free" or self.prompts_per_step != 1):
-            raise ConfigError(
-                "rehearsals play one prompt of either sign per step: "
-                "set rehearsals to 0 with another label_mode or prompts_per_step."
-            )
-        if self.rehearsals and self.final_shaping <= 0:
-            raise ConfigError("final_shaping must be above 0 with rehearsals.")
-        if self.rehearsals and self.feedback != "none":
-            raise ConfigError("rehearsals are not decoded: no role can have feedback with them.")
-        if self.shaping and self.reward != "dice":
-            raise ConfigError(
-                f"shaping knows the attack, the reward {self.reward!r} must not: set shaping to 0."
-            )
-        for name in (
-            "branches",
-            "gradient_steps",
-            "learning_starts",
-            "rehearsals",
-            "final_rehearsals",
-            "final_updates",
-            "opponent_pool",
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if min(self.random_attack_share, self.clean_share) < 0 or self.mixed_share > 1:
-            raise ConfigError(
-                "random_attack_share and clean_share must not be negative, nor above 1 together."
-            )
-        if min(self.noise_share, self.matching_share) < 0 or self.noise_share + self.matching_share > 1:
-            raise ConfigError("noise_share and matching_share must not be negative, nor above 1 together.")
-        if not 0 < self.tau <= 1 or not 0 <= self.partial_share <= 1:
-            raise ConfigError("tau must lie in (0, 1], partial_share in [0, 1].")
-        if min(self.least_gain, self.shaping, self.weight_decay) < 0:
-            raise ConfigError("least_gain, shaping and weight_decay must not be negative.")
-        if not 0 <= self.gamma <= 1 or not 0 <= self.branch_greedy <= 1:
-            raise ConfigError("gamma and branch_greedy must lie in [0, 1].")
-        Loss(self.loss, self.huber_delta)  # refuses what it does not know
-        for name, known in (
-            ("layout", LAYOUTS),
-            ("label_mode", ("free", "truth")),
-            ("wandb", _WANDB),
-            ("feedback", _FEEDBACK),
-            ("reward", _REWARDS),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        check_training(self)
 
     @property
     def mixed_share(self) -> float:
@@ -229,8 +164,13 @@ class TrainConfig:
         """URI of the features, naming the segmenter where its own embedding is meant."""
         return f"segmenter:{self.segmenter}" if self.features == "segmenter" else self.features
 
-    def network(self, role: Role) -> QNetworkConfig:
-        """Return the shape of one agent's Q-network."""
+    def network(self, role: Role, dim: int) -> QNetworkConfig:
+        """Return the shape of one agent's Q-network.
+
+        Args:
+            role: Whose.
+            dim: Length d of the patch features.
+        """
         return QNetworkConfig(
             role=role,
             hidden=self.hidden,
@@ -239,6 +179,7 @@ class TrainConfig:
             messages=self.messages,
             dropout=self.dropout,
             dueling=self.dueling,
+            raw_features=dim if self.raw_features else 0,
             use_feedback=self.feedback in (role, "both"),
             use_initial_mask=self.initial_mask and role == "attacker",
             suspicion=self.shaping * self.reward_scale if self.rehearsals and role == "defender" else 0.0,

@@ -28,7 +28,9 @@ class IdealStarts:
         return Starts(rows, status, steps, attacking, status.clone())
 
 
-def small_model(simulator, role="defender", steps=5, hold=False, feedback=False, games=GAMES, **options):
+def small_model(
+    simulator, role="defender", steps=5, hold=False, feedback=False, on_device=False, games=GAMES, **options
+):
     attacking = role == "attacker"
     batch = GameBatch(
         simulator,
@@ -36,7 +38,9 @@ def small_model(simulator, role="defender", steps=5, hold=False, feedback=False,
         allow_stop=options.pop("allow_stop", True),
         prompts_per_step=options.pop("prompts", 1),
     )
-    env = GameVecEnv(batch, IdealStarts(simulator, attacking, steps), hold=hold, feedback=feedback)
+    env = GameVecEnv(
+        batch, IdealStarts(simulator, attacking, steps), hold=hold, feedback=feedback, on_device=on_device
+    )
     bank = simulator.bank
     defaults = {"buffer_size": 2000, "learning_starts": 0, "batch_size": 32, "rng": 3, "train_freq": 1}
     model = MaskedDQN(

@@ -115,7 +115,8 @@ def test_another_seed_trains_other_agents(trained_once):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rounds": 6, "games": 3, "steps": (2, 3), "branches": 1, "gradient_steps": 1},
+        {"rounds": 6, "games": 3, "steps": (2, 3), "branches": 1, "gradient_steps": 1}
+        | {"rehearsals": 3, "initial_mask": True},
         pytest.param(
             {"rounds": 12, "games": 8, "segmenter": "mini", "features": "mini", "feedback": "both"},
             marks=pytest.mark.slow,
@@ -255,12 +256,32 @@ def written(text):
     return lambda path: (path / "manifest.json").write_text(text)
 
 
+def altered(**changes):
+    def damage(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    return damage
+
+
+def altered_facts(**changes):
+    def damage(path):
+        facts = json.loads((path / "manifest.json").read_text())["facts"]
+        altered(facts=facts | changes)(path)
+
+    return damage
+
+
 DAMAGES = [
     (cut, r"tensors\.safetensors is cut short"),
     (without_tensors, r"tensors\.safetensors cannot be read"),
     (written('{"format": "ppd-che'), r"manifest\.json is missing or damaged"),
     (written('{"format": "other"}'), "no checkpoint of the format"),
     (written('{"format": "ppd-checkpoint-2", "round": 3}'), r"manifest\.json lacks facts, score"),
+    (altered(score="a"), r"manifest\.json: score make no sense"),
+    (altered(facts={}), r"damaged \(KeyError\('config'\)\)"),
+    (altered_facts(history=None), "damaged"),
+    (altered_facts(parts=[]), "damaged"),
 ]
 
 

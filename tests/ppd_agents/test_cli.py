@@ -50,6 +50,12 @@ def picture(tmp_path):
         (("evaluate",), "runs/default/training/attacker holds no agent: run `ppd run` first"),
         (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png: does not exist"),
         (("refine", ".", "--points", "no.json", "--out", "out"), "is a folder"),
+        (("run", "--seed", "-1"), "seed must be at least 0"),
+        (("evaluate", "--suite", "controls", "--other-seeds", "0"), "--other-seeds from 1 on"),
+        (
+            ("evaluate", "--suite", "controls", "--sections"),
+            "at least one of --training-seeds and --sections",
+        ),
     ],
 )
 def test_errors_are_one_sentence_and_code_2(capsys, tmp_path, monkeypatch, arguments, says):
@@ -145,6 +151,15 @@ def test_refine_writes_mask_points_and_overlay(capsys, tmp_path, picture):
         *("--defender", defender, "--segmenter", "fake"),
     )
     assert again == 0
+
+
+def test_refine_says_where_it_cannot_write(capsys, tmp_path, picture):
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = run(
+        capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path / "taken"
+    )
+    assert code == 2
+    assert "cannot be written to" in err
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def test_many_statuses_are_rated_as_each_alone():
             )
 
 
-def test_only_prompts_of_the_attack_cost():
+def test_prompts_of_the_attack_and_lost_ones_cost():
     reference = torch.tensor([[1, 2, 0, 0]], dtype=torch.int8)
     status = torch.tensor([[[1, 2, 0, 0], [1, 2, 1, 2], [0, 0, 0, 0], [2, 0, 0, 1]]], dtype=torch.int8)
-    assert AttackLeft(0.5)(torch.zeros(1, dtype=torch.int64), status, reference).tolist() == [[0, -1, 0, -1]]
+    assert AttackLeft(0.5)(torch.zeros(1, dtype=torch.int64), status, reference).tolist() == [
+        [0, -1, -1, -1.5]
+    ]

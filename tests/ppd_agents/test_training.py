@@ -215,9 +215,14 @@ def test_what_is_kept_is_the_average_over_time_where_there_is_one(tmp_path):
 def test_the_options_of_the_learner_reach_it(tmp_path):
     changes = {"n_step": 3, "prioritised": True, "dueling": True, "loss": "mse", "gamma": 0.9, "double": True}
     changes |= {"huber_delta": 0.5, "gradient_steps": 3}
-    for role, learner in Alternation(tiny(**changes), tmp_path).learners.items():
+    changes |= {"raw_features": True}
+    config = tiny(**changes)
+    training = Alternation(config, tmp_path)
+    for role, learner in training.learners.items():
         model = learner.model
-        assert model.network_config == tiny(**changes).network(role)
+        dim = training.simulator.bank.features.shape[-1]
+        assert model.network_config == config.network(role, dim)
+        assert model.network_config.raw_features == dim
         assert model.network_config.dueling
         assert (model.n_step, model.replay_buffer.n_step, model.replay_buffer.gamma) == (3, 3, 0.9)
         assert model.replay_buffer.store.prioritised
@@ -261,6 +266,17 @@ def test_presets_have_the_published_numbers():
     assert paper.features.startswith("dinov2:")
     assert PRESETS["ppd-cvpr"].features.startswith("dinov3:")
     assert PRESETS["mini"] == TrainConfig()
+    for published in (paper, PRESETS["ppd-cvpr"]):  # nothing of ours on top of Algorithm 1
+        ours = ("branches", "shaping", "rehearsals", "final_updates", "final_rehearsals", "opponent_pool")
+        ours += ("random_attack_share", "clean_share", "partial_share", "noise_share", "matching_share")
+        ours += ("messages", "dropout", "weight_decay", "least_gain", "initial_mask", "double", "dueling")
+        assert not any(getattr(published, name) for name in ours)
+        assert (published.members, published.tau, published.gradient_steps, published.n_step) == (
+            1,
+            1.0,
+            1,
+            1,
+        )
 
 
 @pytest.mark.parametrize(
@@ -283,6 +299,17 @@ def test_presets_have_the_published_numbers():
         ({"huber_delta": 0.0}, "huber_delta"),
         ({"reward": "applause"}, "reward"),
         ({"reward": "graph-statistics"}, "shaping"),
+        ({"games": "a"}, "games must be a finite int"),
+        ({"members": 2.5}, "members"),
+        ({"least_gain": float("nan")}, "least_gain"),
+        ({"steps": [3]}, "steps must be 2 numbers"),
+        ({"epsilon": (0.1, 0.5)}, "epsilon must fall"),
+        ({"epsilon": (1.0, 0.1, 0.2)}, "epsilon"),
+        ({"reward_scale": 0.0}, "reward_scale"),
+        ({"seed": -1}, "seed"),
+        ({"grid": 0}, "grid"),
+        ({"progress": 1}, "progress"),
+        ({"final_updates": 0}, "final_rehearsals"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):
@@ -339,7 +366,7 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
 
 def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch):
     before, after = (
-        train_adversarial(tiny(rounds=1, final_updates=updates), tmp_path / str(updates))
+        train_adversarial(tiny(rounds=1, final_updates=updates, final_rehearsals=0), tmp_path / str(updates))
         for updates in (0, 6)
     )
 
@@ -349,9 +376,31 @@ def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch
     assert weights(before, "attacker").equal(weights(after, "attacker"))
     assert not weights(before, "defender").equal(weights(after, "defender"))
     assert len(after.history) == len(before.history) == after.defender.notes["rounds"] == 1
-    monkeypatch.setattr(Alternation, "finish", None)  # calling it fails
-    again = train_adversarial(tiny(rounds=1), tmp_path / "6", resume=True)
+    monkeypatch.setattr(Alternation, "_learn", None)  # calling it fails
+    again = train_adversarial(tiny(rounds=1, final_rehearsals=0), tmp_path / "6", resume=True)
     assert weights(again, "defender").equal(weights(after, "defender"))
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+def test_in_final_updates_the_target_follows_as_slowly_as_in_training(tmp_path, tau):
+    config = tiny(rounds=1, tau=tau, target_update=2, gradient_steps=3)  # once in six updates
+    model = Alternation(config, tmp_path).learners["defender"].model
+    first = next(model.q_net.parameters())
+    moved = []
+
+    def step(_):
+        moved.append(next(model.q_net_target.parameters()).detach().flatten()[0].item())
+        first.data += 1.0
+
+    model._gradient_step = step
+    begin = first.detach().flatten()[0].item()
+    model.study(8, 0.1)
+    after = [value - begin for value in moved]
+    if tau == 1:
+        assert after[:6] == pytest.approx([0] * 6, abs=1e-6)
+        assert after[6:] == pytest.approx([6, 6], abs=1e-5)
+    else:
+        assert after[1] == pytest.approx(0.05, abs=1e-5)
 
 
 def test_the_learning_rate_of_the_final_updates_falls_to_nothing(tmp_path):

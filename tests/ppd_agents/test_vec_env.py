@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from small_learner import GAMES
 
 from ppd_agents.dqn.potentials import AttackLeft
 from ppd_agents.dqn.transition_store import pack_status
@@ -117,7 +118,7 @@ def test_branches_match_the_steps_they_foretell(small_simulator):
     assert not np.array_equal(observation["status"], after["status"])
 
 
-def test_only_undoing_the_attack_adds_to_the_reward(small_simulator):
+def test_undoing_the_attack_adds_to_the_reward_and_other_removals_cost(small_simulator):
     nodes = small_simulator.nodes
     plain, shaped = (
         make(small_simulator, steps=2, attacking=False, reward=reward)[0]
@@ -127,10 +128,10 @@ def test_only_undoing_the_attack_adds_to_the_reward(small_simulator):
         env.reset()
     tries = torch.tensor([[5, nodes + 9, 2 * nodes]]).expand(3, -1)  # the attacker's, an ideal one, STOP
     bonus = shaped.branch(torch.arange(3), tries).reward - plain.branch(torch.arange(3), tries).reward
-    assert np.allclose(bonus, [[0.25, 0, 0]] * 3, atol=1e-6)
+    assert np.allclose(bonus, [[0.25, -0.25, 0]] * 3, atol=1e-6)
     actions = np.array([5, nodes + 9, 2 * nodes])
     bonus = shaped.step(actions)[1] - plain.step(actions)[1]
-    assert np.allclose(bonus, [0.25, 0, 0], atol=1e-6)
+    assert np.allclose(bonus, [0.25, -0.25, 0], atol=1e-6)
 
 
 def test_illegal_actions_are_refused(small_simulator):
@@ -151,3 +152,34 @@ def test_sb3_finds_the_masks(small_simulator):
         env.env_method("reset")
     with pytest.raises(PPDError, match="share"):
         env.set_attr("hold", True)
+
+
+def test_only_what_the_memory_keeps_comes_to_the_host(small_simulator, make_model, monkeypatch):
+    model = make_model("attacker", branches=3, on_device=True, allow_stop=False, hold=True, steps=3)
+    sizes = []
+    cpu = torch.Tensor.cpu
+
+    def record(tensor, *args, **kwargs):
+        sizes.append(tensor.numel() * tensor.element_size())
+        return cpu(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", record)
+    model.learn(GAMES * 3, log_interval=None, reset_num_timesteps=False)
+    tried, packed = 3, 2 * small_simulator.nodes // 8
+    assert model.replay_buffer.size() == GAMES * 3 * (1 + tried)
+    assert packed * GAMES in sizes
+    assert max(sizes) <= max(packed, 8) * GAMES * tried  # statuses of the tried actions, in bits
+    per_step = sum(sizes) / 3 / GAMES
+    assert per_step < (1 + tried) * (2 * packed + 32)  # two statuses, and scene, action, reward, done ...
+
+
+def test_observations_on_the_device_are_those_on_the_host(small_simulator):
+    there, here = (make(small_simulator, reward={"on_device": flag})[0] for flag in (True, False))
+    seen, expected = there.reset(), here.reset()
+    for _ in range(3):
+        assert all(isinstance(values, torch.Tensor) for values in seen.values())
+        assert all(np.array_equal(seen[name].numpy(), values) for name, values in expected.items())
+        before = {name: values.clone() for name, values in seen.items()}
+        following, *_ = there.step(any_legal(expected))
+        assert all(torch.equal(values, before[name]) for name, values in seen.items())  # no later step shows
+        seen, (expected, *_) = following, here.step(any_legal(expected))

@@ -152,7 +152,7 @@ def _learn(config: TrainConfig, attacker: Agent | None, ppo: PPOConfig) -> Graph
     )
     starts = AttackedStarts(simulator, config, attacker, np.random.default_rng(config.seed))
     # Dropout would change the chances between acting and learning, and with them the clipped ratio.
-    network = replace(config.network("defender"), dropout=0.0, suspicion=0.0)
+    network = replace(config.network("defender", bank.features.shape[-1]), dropout=0.0, suspicion=0.0)
     model = MaskablePPO(
         GraphActorCritic,
         GameVecEnv(games, starts, feedback=network.use_feedback),
