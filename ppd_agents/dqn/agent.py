@@ -34,7 +34,8 @@ class Agent:
     Args:
         network: The Q-network, in evaluation mode; its configuration names the role.
         features: URI of the patch features it was trained on.
-        features_signature: Their signature; others would make its values meaningless.
+        features_signature: Their signature. Distances in others mean something too, as all are scaled alike,
+            but not the same.
         grid: Patches per side it was trained on; it runs on any.
         reward_scale: What its values are divided by to be changes of Dice.
         least_gain: What an action must be worth in Dice, at least, to be preferred to STOP. The best of many

@@ -31,7 +31,8 @@ class PPOConfig:
     """What PPO needs to know beyond the games.
 
     Args:
-        total_steps: Environment steps; with the preset ``mini`` about as many decodes as its defender's.
+        total_steps: Environment steps; each is one decode, in all over twice as many as the defender
+            of the preset ``mini`` gets.
         rollout: Steps of each game between updates.
         batch_size: States per gradient step.
         epochs: Times every rollout is gone through.
