@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.graph.distances import pairwise_distance
 
-
 _VOID_WEIGHT = 1e-3
-"""So little that a void pixel never makes a patch the most covered one, yet keeps it from being background."""
+"""So little that void never makes a patch the most covered one, yet it keeps it from being background."""
 
 
 def patch_coverage(mask: np.ndarray, grid: int, void: np.ndarray | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ppd_env.errors import SceneError
@@ -30,7 +30,7 @@ class SceneFiles:
     image: Path | None = None
     mask: Path | None = None
     group: str = ""
-    rule: MaskRule = MaskRule()
+    rule: MaskRule = field(default_factory=MaskRule)
     problem: SceneError | None = None
 
 
@@ -56,8 +56,8 @@ class FileSource:
 
     Args:
         uri: The URI the scenes were opened from.
-        name: What the set is called in reference lists and draws, such as ``"isic2018"``; the same images have
-            the same name, wherever they lie and whichever part of them the URI asks for.
+        name: What the set is called in reference lists and draws, such as ``"isic2018"``; the same images
+            have the same name, wherever they lie and whichever part of them the URI asks for.
         version: Raised by one whenever the same files give other scenes.
         entries: The scenes to be, in order.
         published: What the set should hold; None for a user's own files.
@@ -123,7 +123,7 @@ class FileSource:
 
 
 def _digest(start: str, entries: Iterable[SceneFiles]) -> str:
-    """Return a hash of every scene's name, rule and problem, and of its files' place, size and time of change."""
+    """Return a hash of every scene's name, rule and problem, and of its files as they are now."""
     digest = hashlib.sha256(start.encode())
     facts: dict[Path, str] = {}
     for entry in entries:

@@ -91,8 +91,8 @@ def low_res_truth(mask: np.ndarray, void: np.ndarray | None, low_res: int) -> tu
 
     Returns:
         The target (low_res, low_res) bool, as ``low_res_mask`` gives it where nothing is void, and the cells
-        that do not count (low_res, low_res) bool, none of them in the target. The target is never empty: where
-        it would be, the fullest cells count.
+        that do not count (low_res, low_res) bool, none of them in the target. The target is never empty:
+        where it would be, the fullest cells count.
     """
     if void is None:
         return low_res_mask(mask, low_res), np.zeros((low_res, low_res), bool)
