@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppd_env.errors import SceneError
 from ppd_env.scenes.reading import IMAGE_SUFFIXES, MaskRule, read_pair
-from ppd_env.scenes.scene import Listed, RawScene
+from ppd_env.scenes.scene import Listed, RawScene, scene_class
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,17 @@ class FileSource:
     def listing(self) -> list[Listed]:
         """Return the scenes that nothing is known against; no file is decoded."""
         return [
-            Listed(index, entry.name, entry.group)
+            Listed(index, entry.name, entry.group, scene_class(entry.name))
             for index, entry in enumerate(self.entries)
             if entry.problem is None
         ]
 
-    def images(self) -> int:
-        """Return the number of distinct image files."""
-        return len({entry.image for entry in self.entries if entry.image is not None})
+    def missing(self) -> list[str]:
+        """Return what the published set has and this copy has not, as sentences; no file is decoded."""
+        here = len({entry.image for entry in self.entries if entry.image is not None})
+        if self.published is None or self.published.images is None or here >= self.published.images:
+            return []
+        return [f"{self.published.title}: {here} of the {self.published.images} published images are here."]
 
 
 def _digest(start: str, entries: Iterable[SceneFiles]) -> str:

@@ -37,11 +37,13 @@ class Listed:
         index: Its place in the source.
         name: Its name.
         group: Its group.
+        category: Its class; "" in a set without classes.
     """
 
     index: int
     name: str
     group: str
+    category: str = ""
 
 
 def scene_class(name: str) -> str:

@@ -90,15 +90,13 @@ class CocoSource(FileSource):
             published=Published(f"COCO, {path.stem}", None, WHERE, LICENCE),
             decided_by=f"{file.digest} {self.per} {self.crowd}",
         )
-        self._expected = IMAGES.get(path.stem) if whole else None
 
     def missing(self) -> list[str]:
         """Return what the published file has and this copy has not, as sentences."""
-        if self._expected is None or len(self._file.images) >= self._expected:
+        expected, described = IMAGES.get(self._file.path.stem, 0), len(self._file.images)
+        if described >= expected:
             return []
-        return [
-            f"{self._file.path}: describes {len(self._file.images)} of the {self._expected} published images."
-        ]
+        return [f"{self._file.path}: describes {described} of the {expected} published images."]
 
     def read(self, entry: SceneFiles) -> RawScene:
         """Read the image and draw the mask of one scene.

@@ -25,7 +25,7 @@ LICENCE = "none stated by its publishers; the images come from the web"
 CLASSES, IMAGES_PER_CLASS = 1000, 10
 
 _VERSION = 1
-_INSIDE = ("fewshot_data", "fewshot_data/fewshot_data", "FSS-1000", "FSS-1000/fewshot_data", ".")
+INSIDE = ("fewshot_data", "fewshot_data/fewshot_data", "FSS-1000", "FSS-1000/fewshot_data", ".")
 _MASKS = (".png", ".PNG")
 _IMAGES = (".jpg", ".JPG", ".jpeg", ".JPEG")
 
@@ -51,7 +51,7 @@ class FssSource(FileSource):
         split = choice(uri, "split", "train", SPLITS)
         count, seed = count_of(uri, TRAIN_IMAGES), seed_of(uri)
         missing = f"holds no FSS-1000 (fewshot_data/CLASS/1.jpg with 1.png beside it); get it at {WHERE}."
-        self.root = root_of(uri, _INSIDE, holds_classes, missing)
+        self.root = root_of(uri, INSIDE, holds_classes, missing)
         images = ImageFiles(self.root, passed_over=_MASKS)
         masks = ImageFiles(self.root, passed_over=_IMAGES)
         everything = paired(images, masks, MaskRule(threshold=128, brightness=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppd_env.errors import SceneError
 from ppd_env.scenes.files import FileSource, ImageFiles, Published, paired, warn_ignored
 from ppd_env.scenes.reading import MaskRule
 from ppd_env.scenes.subsets import NARROWING, choice, narrowed, root_of
@@ -36,6 +35,11 @@ class IsicPart:
     images: str
     masks: str
     count: int
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        """Both folders."""
+        return self.images, self.masks
 
 
 PARTS: dict[tuple[str, str], IsicPart] = {
@@ -83,7 +87,7 @@ class IsicSource(FileSource):
             f"holds no {part.images} with {part.masks} beside it, which is ISIC {year}, {split}; get them at "
             f"{WHERE}#{year}, and unpack both here."
         )
-        root = root_of(uri, (f"ISIC{year}", "."), lambda path: has_part(path, part), missing)
+        root = root_of(uri, inside(year), lambda path: has_part(path, part), missing)
         images = ImageFiles(_unpacked(root, part.images), passed_over=("_superpixels.png", ".txt", ".csv"))
         folder = _unpacked(root, part.masks)
         after = _AFTER[any(path.stem.endswith(_AFTER[1]) for path in folder.iterdir())]
@@ -103,25 +107,17 @@ class IsicSource(FileSource):
         warn_ignored(uri.text, images.ignored + masks.ignored)
 
 
+def inside(year: str) -> tuple[str, ...]:
+    """Return where the folders of a year may lie below a path."""
+    return f"ISIC{year}", "."
+
+
 def has_part(root: Path, part: IsicPart) -> bool:
     """Return whether both folders of a split lie in ``root``."""
-    return (root / part.images).is_dir() and (root / part.masks).is_dir()
+    return all((root / folder).is_dir() for folder in part.folders)
 
 
 def _unpacked(root: Path, folder: str) -> Path:
     """Return a published folder, or the one of the same name inside it, as some unpackers leave it."""
     inner = root / folder / folder
     return inner if inner.is_dir() else root / folder
-
-
-def isic_parts(root: Path) -> list[tuple[str, str]]:
-    """Return the (year, split) whose folders lie in ``root``; half of one counts.
-
-    Raises:
-        SceneError: ``root`` is no folder.
-    """
-    if not root.is_dir():
-        raise SceneError(str(root), "is not a folder; check the path.")
-    return [
-        key for key, part in PARTS.items() if (root / part.images).is_dir() or (root / part.masks).is_dir()
-    ]

@@ -25,7 +25,7 @@ TEST_SHARE = 0.12
 WHERE = "https://datasets.simula.no/kvasir-seg/"
 LICENCE = "for research and education only; ask the authors about anything else"
 _VERSION = 1
-_INSIDE = ("Kvasir-SEG", "kvasir-seg", "Kvasir-SEG/Kvasir-SEG", ".")
+INSIDE = ("Kvasir-SEG", "kvasir-seg", "Kvasir-SEG/Kvasir-SEG", ".")
 
 
 class KvasirSource(FileSource):
@@ -45,7 +45,7 @@ class KvasirSource(FileSource):
         uri.require_keys(("split", *NARROWING))
         split = choice(uri, "split", "all", SPLITS)
         missing = f"holds no Kvasir-SEG (images/ and masks/ with the same names); get it at {WHERE}."
-        self.root = root_of(uri, _INSIDE, holds_both, missing)
+        self.root = root_of(uri, INSIDE, holds_both, missing)
         images, masks = ImageFiles(self.root / "images"), ImageFiles(self.root / "masks")
         entries = _split(paired(images, masks, MaskRule(threshold=128, brightness=True)), split, seed_of(uri))
         whole = split == "all" and not uri.query.keys() & set(NARROWING)
@@ -64,9 +64,12 @@ class KvasirSource(FileSource):
         try:
             named = json.loads(boxes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return [f"{boxes}: is not here or no JSON; it names all images (nothing else needs it)."]
+            return [
+                *super().missing(),
+                f"{boxes}: is not here, or no JSON; it names all images, and nothing else needs it.",
+            ]
         here = {path.stem for path in (self.root / "images").iterdir()}
-        return [
+        return super().missing() + [
             f"{self.root / 'images' / name}.jpg: is named in {BOXES} and not here."
             for name in sorted(set(named) - here)
         ]
