@@ -52,8 +52,8 @@ class FssSource(FileSource):
         count, seed = count_of(uri, TRAIN_IMAGES), seed_of(uri)
         missing = f"holds no FSS-1000 (fewshot_data/CLASS/1.jpg with 1.png beside it); get it at {WHERE}."
         self.root = root_of(uri, INSIDE, holds_classes, missing)
-        images = ImageFiles(self.root, passed_over=_MASKS)
-        masks = ImageFiles(self.root, passed_over=_IMAGES)
+        images = ImageFiles(self.root, passed_over=(*_MASKS, ".txt"))
+        masks = ImageFiles(self.root, passed_over=(*_IMAGES, ".txt"))
         everything = paired(images, masks, MaskRule(threshold=128, brightness=True))
         self._everything = everything
         entries = _split(everything, split, count, seed, self.root)
@@ -69,7 +69,7 @@ class FssSource(FileSource):
             listed(uri, self.root, entries),
             published=Published("FSS-1000", None if "list" in uri.query else published, WHERE, LICENCE),
         )
-        warn_ignored(uri.text, images.ignored + masks.ignored)
+        warn_ignored(uri.text, images.ignored)
 
     def missing(self) -> list[str]:
         """Return what the published set has and this copy has not, as sentences."""
