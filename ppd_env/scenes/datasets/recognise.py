@@ -48,7 +48,7 @@ def _voc(path: Path) -> list[str]:
     found = []
     for year in voc.YEARS:
         places = [path / part for part in voc.voc_inside(year) if part != "." or path.name == f"VOC{year}"]
-        root = next((place for place in places if voc.holds_voc(place)), None)
+        root = next((place for place in places if voc.holds_voc(place, year)), None)
         if root is None:
             continue
         lists = {p.stem for p in (root / "ImageSets" / "Segmentation").glob("*.txt")} & set(voc.SPLITS)

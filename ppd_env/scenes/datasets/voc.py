@@ -68,7 +68,7 @@ class VocSource(FileSource):
         missing = (
             f"holds no VOCdevkit/VOC{year} with {', '.join(_TREE)}; get it at {WHERE} and unpack it here."
         )
-        self.root = root_of(uri, voc_inside(year), holds_voc, missing)
+        self.root = root_of(uri, voc_inside(year), lambda path: holds_voc(path, year), missing)
         stems = _stems(self.root, split)
         present = _present_classes(self.root, stems)
         entries = sorted(
@@ -93,9 +93,10 @@ def voc_inside(year: str) -> tuple[str, ...]:
     return f"VOCdevkit/VOC{year}", f"VOC{year}", "."
 
 
-def holds_voc(root: Path) -> bool:
-    """Return whether a folder is that of a year, with segmentation masks."""
-    return all((root / part).is_dir() for part in _TREE)
+def holds_voc(root: Path, year: str) -> bool:
+    """Return whether a folder is that of a year, with segmentation masks; one named otherwise may be any."""
+    other = root.name in {f"VOC{one}" for one in YEARS if one != year}
+    return not other and all((root / part).is_dir() for part in _TREE)
 
 
 def _stems(root: Path, split: str) -> list[str]:

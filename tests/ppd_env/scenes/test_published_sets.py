@@ -252,8 +252,9 @@ def test_voc_lists_its_splits_where_one_is_not_there(root):
     voc(root, VOC_MASKS)
     with pytest.raises(SceneError, match="splits here: val"):
         open_source(f"voc://{root}?split=train")
-    with pytest.raises(SceneError, match="holds no VOCdevkit/VOC2007"):
-        open_source(f"voc://{root}?year=2007")
+    for path in (root, root / "VOCdevkit" / "VOC2012"):
+        with pytest.raises(SceneError, match="holds no VOCdevkit/VOC2007"):
+            open_source(f"voc://{path}?year=2007")
 
 
 BUILDERS = {
