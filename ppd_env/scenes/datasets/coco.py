@@ -169,15 +169,16 @@ def _image_folder(uri: Uri, root: Path, annotations: Path) -> Path:
 
 def _scenes(file: CocoFile, folder: Path, per: str, crowd: str) -> list[SceneFiles]:
     """Return the scenes of a file, sorted by name."""
-    stems = Counter(Path(image.file_name).stem for image in file.images.values())
+    stems = {identity: Path(image.file_name).stem for identity, image in file.images.items()}
+    places = {identity: folder / image.file_name for identity, image in file.images.items()}
+    uses = Counter(stems.values())
     by_pair: dict[tuple[str, int], list[CocoAnnotation]] = defaultdict(list)
     for annotation in file.annotations:
         by_pair[annotation.category, annotation.image].append(annotation)
     entries: list[SceneFiles] = []
     for (category, identity), objects in by_pair.items():
-        image = file.images[identity]
-        stem = Path(image.file_name).stem
-        group = stem if stems[stem] == 1 else f"{stem}-{identity}"
+        stem = stems[identity]
+        group = stem if uses[stem] == 1 else f"{stem}-{identity}"
         unknown = tuple(one for one in objects if one.crowd and crowd == "void")
         inside = tuple(one for one in objects if not one.crowd or crowd == "mask")
         parts = [inside] if per == "category" else [(one,) for one in inside]
@@ -185,6 +186,6 @@ def _scenes(file: CocoFile, folder: Path, per: str, crowd: str) -> list[SceneFil
             if not part:
                 continue
             name = f"{category}/{group}" + (f"-{part[0].id}" if per == "instance" else "")
-            place = folder / image.file_name
+            image, place = file.images[identity], places[identity]
             entries.append(_Objects(name, place, None, group, described=image, inside=part, unknown=unknown))
     return sorted(entries, key=lambda entry: entry.name)
