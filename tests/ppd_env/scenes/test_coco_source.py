@@ -253,7 +253,10 @@ def test_the_signature_knows_the_annotations_and_how_they_are_used(tmp_path):
     seen.add(open_source(uri).signature)
     assert len(seen) == 2
     sources._opened.clear()
-    coco(tmp_path, [{**ANNOTATIONS[0], "segmentation": rectangle(4, 6, 20, 17)}, *ANNOTATIONS[1:]])
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = rectangle(4, 6, 20, 17)
+    path.write_text(json.dumps(content))
     seen.add(open_source(uri).signature)
     assert len(seen) == 3
 
