@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -133,12 +133,16 @@ class Refine:
 
 @dataclass(frozen=True)
 class Data:
-    """Look through scenes: what was found, and what is broken and why."""
+    """Look through sets of scenes: what was found, what is broken or missing; which are the references."""
 
-    action: Positional[Literal["check"]]
-    """`check` reads every image and mask."""
+    action: Positional[Literal["check", "references"]]
+    """`check` reads every image and mask; `references` names the one-shot references of a set."""
     uri: Annotated[Positional[str], arg(metavar="URI")]
-    """URI of scenes, such as folder:///data/mine?images=images&masks=masks."""
+    """URI of scenes, such as voc:///data?split=val; for `check` also a folder, whose layout is recognised."""
+    count: int = 5
+    """References per class."""
+    seed: int = 0
+    """Seed of the references."""
     json: JsonPath = None
     """Write what was found here."""
 
@@ -308,13 +312,23 @@ def _refine(options: Refine) -> int:
 
 def _data(options: Data) -> int:
     from ppd_agents.evaluation.tables import write_json
-    from ppd_agents.inspection import check_scenes
+    from ppd_agents.inspection import check_path, check_scenes, list_references
 
-    found = check_scenes(options.uri, progress=True)
-    print(found.text())
+    result: dict[str, Any]
+    if options.action == "references":
+        chosen = list_references(options.uri, options.count, options.seed)
+        text, result, whole = chosen.text(), chosen.to_json(), True
+    elif "://" in options.uri:
+        found = check_scenes(options.uri, progress=True)
+        text, result, whole = found.text(), found.to_json(), found.whole
+    else:
+        checks = check_path(Path(options.uri), progress=True)
+        text, whole = "\n\n".join(check.text() for check in checks), all(check.whole for check in checks)
+        result = {"path": options.uri, "sets": [check.to_json() for check in checks]}
+    print(text)
     if options.json is not None:
-        write_json(options.json, found.to_json())
-    return 1 if found.problems else 0
+        write_json(options.json, result)
+    return 0 if whole else 1
 
 
 def _doctor(options: Doctor) -> int:

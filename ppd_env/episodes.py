@@ -164,7 +164,8 @@ class EpisodeStarter:
             return noise_prompts(bank.features.shape[1], rng)
         if start == "matching":
             return _matched(bank, row, rng)
-        return ideal_prompts(bank.truth[row].cpu().numpy(), int(bank.peak[row]), rng, self._config.layout)
+        truth, void = bank.truth[row].cpu().numpy(), bank.void[row].cpu().numpy()
+        return ideal_prompts(truth, int(bank.peak[row]), rng, self._config.layout, void)
 
 
 def _draw_steps(steps: Steps, rng: np.random.Generator) -> int:
@@ -182,7 +183,8 @@ def _matched(bank: SceneBank, row: int, rng: np.random.Generator) -> np.ndarray:
 @lru_cache(maxsize=1024)
 def _coverage(bank: SceneBank, row: int) -> np.ndarray:
     """Return how much of each patch the native mask of a row covers, (N,) float32; read once per process."""
-    return patch_coverage(bank.raw(row).mask, bank.grid)
+    scene = bank.raw(row)
+    return patch_coverage(scene.mask, bank.grid, scene.void)
 
 
 def given_prompts(prompts: Any, bank: SceneBank, row: int) -> np.ndarray:

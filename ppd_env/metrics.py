@@ -7,28 +7,42 @@ import torch
 from torch import Tensor
 
 
-def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Return 2 |P and T| / (|P| + |T|) of two bool arrays of one shape, in [0, 1]."""
-    prediction, truth = _checked(prediction, truth)
+def dice(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> float:
+    """Return 2 |P and T| / (|P| + |T|) of two bool arrays of one shape, in [0, 1].
+
+    Args:
+        prediction: P, (H, W) bool.
+        truth: T, (H, W) bool.
+        void: (H, W) bool, pixels that count neither way; None counts all.
+    """
+    prediction, truth = _checked(prediction, truth, void)
     total = int(prediction.sum()) + int(truth.sum())
     return 1.0 if total == 0 else 2 * int((prediction & truth).sum()) / total
 
 
-def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Return |P and T| / |P or T| of two bool arrays of one shape, in [0, 1]."""
-    prediction, truth = _checked(prediction, truth)
+def iou(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> float:
+    """Return |P and T| / |P or T| of two bool arrays of one shape, in [0, 1]; arguments as for ``dice``."""
+    prediction, truth = _checked(prediction, truth, void)
     union = int((prediction | truth).sum())
     return 1.0 if union == 0 else int((prediction & truth).sum()) / union
 
 
-def _checked(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Refuse masks that are not bool or differ in shape: both would give a number that means nothing."""
-    prediction, truth = np.asarray(prediction), np.asarray(truth)
-    if prediction.shape != truth.shape:
-        raise ValueError(f"Masks differ in shape: {prediction.shape} and {truth.shape}.")
-    if prediction.dtype != np.bool_ or truth.dtype != np.bool_:
-        raise ValueError(f"Masks must be bool, got {prediction.dtype}, {truth.dtype}; threshold them.")
-    return prediction, truth
+def _checked(
+    prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take void pixels out of both masks.
+
+    Masks that are not bool or differ in shape are refused: both would give a number that means nothing.
+    """
+    masks = [np.asarray(mask) for mask in (prediction, truth, void) if mask is not None]
+    if len({mask.shape for mask in masks}) > 1:
+        raise ValueError(f"Masks differ in shape: {' and '.join(str(mask.shape) for mask in masks)}.")
+    if any(mask.dtype != np.bool_ for mask in masks):
+        kinds = ", ".join(str(mask.dtype) for mask in masks)
+        raise ValueError(f"Masks must be bool, got {kinds}; threshold them.")
+    if void is None:
+        return masks[0], masks[1]
+    return masks[0] & ~masks[2], masks[1] & ~masks[2]
 
 
 def batch_dice(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:

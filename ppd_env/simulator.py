@@ -36,7 +36,7 @@ class Segmentation:
     """What the segmenter made of B prompt sets.
 
     Args:
-        dice: (B,) float32, Dice of the low-resolution mask in the valid area.
+        dice: (B,) float32, Dice of the low-resolution mask over the cells that count.
         predicted_iou: (B,) float32, the segmenter's own estimate; 0 without prompts.
         logits: (B, h, w) float32, threshold 0; ``EMPTY_LOGIT`` everywhere without prompts.
     """
@@ -124,7 +124,7 @@ class Simulator:
         else:
             for chunk in self._chunks(order):
                 decode(chunk)
-        score = batch_dice(logits > 0, self.bank.target[rows], self.bank.valid[rows])
+        score = batch_dice(logits > 0, self.bank.target[rows], self.bank.counted[rows])
         return Segmentation(score, predicted, logits)
 
     def _chunks(self, order: Tensor) -> Sequence[Tensor]:

@@ -11,17 +11,13 @@ from torch import Tensor
 from ppd_env.errors import ConfigError
 from ppd_env.prompting.matching import matching_prompts, patch_coverage
 from ppd_env.scenes.bank import SceneBank
+from ppd_env.scenes.scene import scene_class
 
 REFERENCE_RULE = (
     "drawn by seed among the other scenes of the same class (the class folder in a scene's name), never of "
     "the same image; among all scenes of other images where the class has none"
 )
 """How the reference of each scene is chosen, in words for the result file."""
-
-
-def scene_class(name: str) -> str:
-    """Return the class folder in a scene's name, ``"cat"`` of ``"cat/03"``; empty where it has none."""
-    return name.rpartition("/")[0]
 
 
 def reference_rows(bank: SceneBank, rngs: Sequence[np.random.Generator]) -> list[int]:
@@ -54,7 +50,10 @@ def reference_rows(bank: SceneBank, rngs: Sequence[np.random.Generator]) -> list
 
 
 def matching_statuses(
-    bank: SceneBank, references: Sequence[int], truth: Callable[[int], np.ndarray]
+    bank: SceneBank,
+    references: Sequence[int],
+    truth: Callable[[int], np.ndarray],
+    void: Callable[[int], np.ndarray | None] = lambda row: None,
 ) -> Tensor:
     """Match every scene with its reference (``matching_prompts``).
 
@@ -62,11 +61,12 @@ def matching_statuses(
         bank: S scenes.
         references: S rows of the bank.
         truth: Returns the native mask of a row, (H, W) bool; asked for references only.
+        void: Returns the pixels of a row that count neither way, (H, W) bool or None; likewise.
 
     Returns:
         (S, N) int8.
     """
-    coverage = {row: patch_coverage(truth(row), bank.grid) for row in set(references)}
+    coverage = {row: patch_coverage(truth(row), bank.grid, void(row)) for row in set(references)}
     matched = [
         matching_prompts(bank.features[reference], coverage[reference], bank.features[row])
         for row, reference in enumerate(references)

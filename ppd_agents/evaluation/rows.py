@@ -218,12 +218,12 @@ def agentless(rows: Mapping[str, Row]) -> dict[str, Row]:
 
 def ideal_statuses(bank: SceneBank, rngs: Generators, layout: str = "jittered") -> Tensor:
     """Draw ideal prompts for every scene of a bank with one generator each, (S, N) int8."""
-    truths, peaks = bank.truth.cpu().numpy(), bank.peak.tolist()
-    drawn = [ideal_prompts(t, p, r, layout) for t, p, r in zip(truths, peaks, rngs, strict=True)]
+    known = zip(bank.truth.cpu().numpy(), bank.peak.tolist(), bank.void.cpu().numpy(), rngs, strict=True)
+    drawn = [ideal_prompts(truth, peak, rng, layout, void) for truth, peak, void, rng in known]
     return torch.from_numpy(np.stack(drawn))
 
 
 def _matched(scorer: Scorer, rngs: Generators) -> Tensor:
     """Draw every scene's reference and match with it."""
     bank = scorer.simulator.bank
-    return matching_statuses(bank, reference_rows(bank, rngs), scorer.truth)
+    return matching_statuses(bank, reference_rows(bank, rngs), scorer.truth, scorer.void)

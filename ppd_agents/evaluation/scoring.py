@@ -38,6 +38,23 @@ class Measurements:
         return np.stack([stage.at(budget)[2][:scenes] for stage in self.rows[row]])
 
 
+class _Bits:
+    """A mask (H, W) bool at an eighth of its size.
+
+    Args:
+        mask: The mask.
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self._shape = mask.shape
+        self._packed = np.packbits(mask)
+
+    def mask(self) -> np.ndarray:
+        """Return the mask, (H, W) bool."""
+        count = self._shape[0] * self._shape[1]
+        return np.unpackbits(self._packed, count=count).reshape(self._shape).astype(bool)
+
+
 class Scorer:
     """Dice and IoU of prompt sets at native size; ground truth is read once and kept as bits.
 
@@ -47,15 +64,22 @@ class Scorer:
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
-        self._bits: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
+        self._kept: dict[int, tuple[_Bits, _Bits | None]] = {}
 
     def truth(self, row: int) -> np.ndarray:
         """Return the native mask of a scene, (H, W) bool."""
-        if row not in self._bits:
-            mask = self.simulator.bank.raw(row).mask
-            self._bits[row] = (np.packbits(mask), mask.shape)
-        bits, (height, width) = self._bits[row]
-        return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
+        return self._read(row)[0].mask()
+
+    def void(self, row: int) -> np.ndarray | None:
+        """Return the pixels of a scene that count neither way, (H, W) bool; None where all count."""
+        void = self._read(row)[1]
+        return None if void is None else void.mask()
+
+    def _read(self, row: int) -> tuple[_Bits, _Bits | None]:
+        if row not in self._kept:
+            scene = self.simulator.bank.raw(row)
+            self._kept[row] = (_Bits(scene.mask), None if scene.void is None else _Bits(scene.void))
+        return self._kept[row]
 
     def stage(self, status: dict[int, Tensor]) -> Stage:
         """Score the prompts (S, N) of every budget on the first S scenes."""
@@ -71,7 +95,7 @@ class Scorer:
         for chunk in torch.arange(len(status)).split(_CHUNK):
             masks = self.simulator.native_masks(chunk, status[chunk.to(status.device)])
             for row, mask in zip(chunk.tolist(), masks, strict=True):
-                truth = self.truth(row)
-                both.append((100 * dice(mask, truth), 100 * iou(mask, truth)))
+                truth, void = self.truth(row), self.void(row)
+                both.append((100 * dice(mask, truth, void), 100 * iou(mask, truth, void)))
         scores = np.array(both)
         return scores[:, 0], scores[:, 1]

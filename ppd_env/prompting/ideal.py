@@ -14,7 +14,11 @@ LATTICE_INTERVAL = 4
 
 
 def ideal_prompts(
-    truth: np.ndarray, peak: int, rng: np.random.Generator, layout: str = "jittered"
+    truth: np.ndarray,
+    peak: int,
+    rng: np.random.Generator,
+    layout: str = "jittered",
+    void: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw ideal prompts for one scene; at least one of them is positive.
 
@@ -27,6 +31,8 @@ def ideal_prompts(
         rng: Draws the layout; ``lattice`` draws nothing.
         layout: ``"jittered"``: one random node in each stride x stride cell, the stride drawn from 3, 4, 5,
             then 0 to 30 % of them dropped. ``"lattice"``: every fourth node of every fourth row.
+        void: (N,) bool, patch centre where nobody knows what is there: no prompt is ideal, and none is put.
+            None without.
 
     Returns:
         (N,) int8 status.
@@ -36,6 +42,8 @@ def ideal_prompts(
     nodes = _jittered(grid, rng) if layout == "jittered" else _lattice(grid)
     status = np.full(len(truth), INACTIVE, np.int8)
     status[nodes] = np.where(truth[nodes], POSITIVE, NEGATIVE)
+    if void is not None:
+        status[void] = INACTIVE
     if not (status == POSITIVE).any():
         status[peak] = POSITIVE
     return status

@@ -10,10 +10,26 @@ from torch.nn import functional as F
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.graph.distances import pairwise_distance
 
+_VOID_WEIGHT = 1e-3
+"""So little that void never makes a patch the most covered one, yet it keeps it from being background."""
 
-def patch_coverage(mask: np.ndarray, grid: int) -> np.ndarray:
-    """Return the share of each patch that a mask (H, W) bool covers, (grid * grid,) float32 in [0, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
+
+def patch_coverage(mask: np.ndarray, grid: int, void: np.ndarray | None = None) -> np.ndarray:
+    """Return the share of each patch that a mask covers.
+
+    Args:
+        mask: (H, W) bool.
+        grid: g, patches per side.
+        void: (H, W) bool, pixels of which nobody knows what they are, none of them in the mask: a patch that
+            holds one is wholly inside as little as wholly outside. None without.
+
+    Returns:
+        (g * g,) float32 in [0, 1]; a void pixel counts a thousandth.
+    """
+    weights = mask.astype(np.float32)
+    if void is not None:
+        weights[void] = _VOID_WEIGHT
+    tensor = torch.from_numpy(np.ascontiguousarray(weights))[None, None]
     share: np.ndarray = F.adaptive_avg_pool2d(tensor, grid).flatten().numpy()
     return share
 

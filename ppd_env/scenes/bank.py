@@ -20,9 +20,9 @@ from ppd_env.scenes.cache import CacheEntry, read_entry, warn_unusable, write_en
 from ppd_env.scenes.scene import RawScene, SceneSource
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.contract import Embedding, Segmenter
-from ppd_env.segmenters.letterbox import low_res_mask, valid_area
+from ppd_env.segmenters.letterbox import low_res_truth, valid_area
 
-_FIELDS = ("features", "points", "truth", "peak", "target", "valid", "sizes")
+_FIELDS = ("features", "points", "truth", "void", "peak", "target", "valid", "counted", "sizes")
 _EMBEDDING = "embedding."
 
 
@@ -45,9 +45,11 @@ class SceneBank:
         positions: (N, 2) float32 in [0, 1], patch centres (x, y) in the unit square.
         points: (S, N, 2) float32, patch centres (x, y) in pixels of each image.
         truth: (S, N) bool, patch centre inside the mask.
+        void: (S, N) bool, patch centre on a pixel of which nobody knows what it is.
         peak: (S,) int64, node deepest inside the mask (see ``peak_node``).
         target: (S, h, w) bool, ground truth in the segmenter's low-resolution square, never empty.
         valid: (S, h, w) bool, cells that show the image.
+        counted: (S, h, w) bool, cells that count in a score: those of ``valid`` that are not void.
         embedding: The segmenter's embedding of all S images.
     """
 
@@ -63,9 +65,11 @@ class SceneBank:
     positions: Tensor
     points: Tensor
     truth: Tensor
+    void: Tensor
     peak: Tensor
     target: Tensor
     valid: Tensor
+    counted: Tensor
     embedding: Embedding
 
     def __len__(self) -> int:
@@ -261,14 +265,18 @@ def _encode_scene(
     """Return the tensors of one scene, each with leading axis 1, on the CPU."""
     embedding = segmenter.embed(scene.image)
     height, width = scene.mask.shape
-    target = torch.from_numpy(low_res_mask(scene.mask, segmenter.low_res))
+    void = np.zeros_like(scene.mask) if scene.void is None else scene.void
+    target, left_out = map(torch.from_numpy, low_res_truth(scene.mask, scene.void, segmenter.low_res))
+    valid = valid_area(embedding.sizes, segmenter.low_res)
     described = {
         "features": features.extract(scene.image, grid).float()[None],
         "points": (patch_centres(grid) * torch.tensor([width, height], dtype=torch.float32))[None],
         "truth": torch.from_numpy(nodes_inside(scene.mask, grid))[None],
+        "void": torch.from_numpy(nodes_inside(void, grid))[None],
         "peak": torch.tensor([peak_node(scene.mask, grid)]),
         "target": target[None],
-        "valid": valid_area(embedding.sizes, segmenter.low_res),
+        "valid": valid,
+        "counted": valid & ~left_out.to(valid.device),
         "sizes": embedding.sizes,
     }
     embedded = {_EMBEDDING + name: tensor for name, tensor in embedding.tensors.items()}
@@ -312,9 +320,11 @@ def _read_checked(parts: Mapping[str, Any], grid: int, dim: int, low_res: int) -
             "features": (count, nodes, dim),
             "points": (count, nodes, 2),
             "truth": (count, nodes),
+            "void": (count, nodes),
             "peak": (count,),
             "target": (count, low_res, low_res),
             "valid": (count, low_res, low_res),
+            "counted": (count, low_res, low_res),
             "sizes": (count, 2),
         }
         wrong = [name for name, shape in shapes.items() if tuple(tensors[name].shape) != shape]

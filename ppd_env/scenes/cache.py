@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ppd_env.paths import cache_dir
 
-FORMAT = 2
+FORMAT = 3
 """Raised by one whenever the meaning of a cached tensor or manifest entry changes."""
 
 TENSORS = "tensors.safetensors"

@@ -3,7 +3,7 @@
 Rules: EXIF rotation is applied; greyscale is replicated to RGB; transparency is composited on white; images
 whose longer side exceeds ``MAX_SIDE`` are scaled down to it, their masks likewise. Images must have 8 bits
 per channel; masks may have 16. A mask without ``threshold`` or ``class`` holds 0 and at most one other value,
-the foreground.
+the foreground, beside its void value where the rule names one.
 """
 
 from __future__ import annotations
@@ -51,10 +51,30 @@ class MaskRule:
     Args:
         threshold: Values of at least this much, or None.
         category: This very value, or None. Without either: every value but 0, if there is only one.
+        void: Pixels of this value count neither as foreground nor as background, whatever else the rule says.
+        brightness: Coloured masks are read by their brightness (for masks saved as JPEG, whose colours are
+            noise), transparency is overlooked; otherwise they are errors.
     """
 
     threshold: int | None = None
     category: int | None = None
+    void: int | None = None
+    brightness: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask, as read.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, upright, longer side at most ``MAX_SIDE``.
+        mask: (H, W) bool, not empty.
+        void: (H, W) bool, pixels that count neither way, none of them in the mask; None where there is none.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    void: np.ndarray | None = None
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -69,10 +89,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         SceneError: The file cannot be used.
     """
-    return _read_rgb(path)[0]
+    return read_sized_image(path)[0]
 
 
-def read_pair(image_path: Path, mask_path: Path, rule: MaskRule) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(image_path: Path, mask_path: Path, rule: MaskRule) -> Pair:
     """Read an image and its mask.
 
     Args:
@@ -81,21 +101,49 @@ def read_pair(image_path: Path, mask_path: Path, rule: MaskRule) -> tuple[np.nda
         rule: What is foreground.
 
     Returns:
-        The image (H, W, 3) uint8 RGB and the mask (H, W) bool, not empty.
+        The pair.
 
     Raises:
         SceneError: One of the two files cannot be used.
     """
-    image, size = _read_rgb(image_path)
-    values = _read_values(mask_path)
+    image, size = read_sized_image(image_path)
+    values = read_values(mask_path, brightness=rule.brightness)
     if values.shape != size:
         raise SceneError(str(mask_path), _size_reason(values.shape, size, image_path))
-    mask = _foreground(values, rule, mask_path)
-    return image, _shrink_mask(mask, image.shape[:2])
+    void = None if rule.void is None else values == rule.void
+    return fitted(image, _foreground(values, rule, void, mask_path), void)
 
 
-def _read_rgb(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return an image as (H, W, 3) uint8 and its upright size before scaling, (height, width)."""
+def fitted(image: np.ndarray, mask: np.ndarray, void: np.ndarray | None) -> Pair:
+    """Scale masks drawn on an image's own size down to the size it was read in.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (height, width) bool, the image's size before it was scaled down; not empty.
+        void: The same, pixels that count neither way; None without.
+
+    Returns:
+        The pair; its mask is not empty, and a pixel of the mask is never void.
+    """
+    size = image.shape[:2]
+    mask = _shrink_mask(mask, size)
+    if void is not None:
+        void = _shrink_mask(void, size) & ~mask if void.any() else None
+    return Pair(image, mask, void if void is not None and void.any() else None)
+
+
+def read_sized_image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read an image, and tell how large it was.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The image as ``read_image`` gives it, and its upright (height, width) before it was scaled down.
+
+    Raises:
+        SceneError: The file cannot be used.
+    """
     with _opened(path) as picture:
         _require_eight_bits(picture, path)
         width, height = picture.size
@@ -132,11 +180,24 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _read_values(path: Path) -> np.ndarray:
-    """Return a mask's stored values, (H, W) of any integer type or bool; palette masks give their indices."""
+def read_values(path: Path, brightness: bool = False) -> np.ndarray:
+    """Read a mask's stored values.
+
+    Args:
+        path: The file.
+        brightness: See ``MaskRule``.
+
+    Returns:
+        (H, W) of any integer type or bool; palette masks give their indices.
+
+    Raises:
+        SceneError: The file cannot be used, or its channels differ.
+    """
     with _opened(path) as picture:
         picture.load()
         upright = _upright(picture, picture.getexif().get(_ORIENTATION, 1))
+        if brightness and upright.mode in ("LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+            return np.array(upright.convert("RGB").convert("L"))
         if upright.mode == "F":
             raise SceneError(
                 str(path), "holds fractions; save the mask with whole numbers, 0 for background."
@@ -156,8 +217,8 @@ def _read_values(path: Path) -> np.ndarray:
     return values[..., 0]
 
 
-def _foreground(values: np.ndarray, rule: MaskRule, path: Path) -> np.ndarray:
-    """Turn a mask's values into (H, W) bool.
+def _foreground(values: np.ndarray, rule: MaskRule, void: np.ndarray | None, path: Path) -> np.ndarray:
+    """Turn a mask's values into (H, W) bool, never where ``void``.
 
     Raises:
         SceneError: No pixel is foreground, or the values leave open which ones are.
@@ -168,6 +229,7 @@ def _foreground(values: np.ndarray, rule: MaskRule, path: Path) -> np.ndarray:
         mask, wanted = values >= rule.threshold, f"reaches {rule.threshold}"
     else:
         found = _distinct(values)
+        found = found[found != rule.void] if rule.void is not None else found
         if len(found) > 2 or (len(found) == 2 and found[0] != 0):
             raise SceneError(
                 str(path),
@@ -175,6 +237,8 @@ def _foreground(values: np.ndarray, rule: MaskRule, path: Path) -> np.ndarray:
                 "threshold=T to the URI for values of at least T, or class=K for the value K.",
             )
         mask, wanted = values != 0, "differs from 0"
+    if void is not None:
+        mask &= ~void
     if not mask.any():
         raise SceneError(
             str(path), f"is an empty mask: no pixel {wanted} (values: {_listed(_distinct(values))})."

@@ -13,16 +13,42 @@ class RawScene:
     """An image and the mask of its target.
 
     Args:
-        name: Unique within its source, for messages and results.
+        name: Unique within its source, for messages and results; what stands before the last ``/`` is the
+            scene's class.
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, at least one pixel True.
         group: What the scene is not independent of (its photograph); intervals are clustered by it.
+        void: (H, W) bool, pixels of which nobody knows what they are: right or wrong there, they count
+            neither way. None of them is in the mask. None where every pixel counts.
     """
 
     name: str
     image: np.ndarray
     mask: np.ndarray
     group: str
+    void: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A scene that was listed, but not read.
+
+    Args:
+        index: Its place in the source.
+        name: Its name.
+        group: Its group.
+        category: Its class; "" in a set without classes.
+    """
+
+    index: int
+    name: str
+    group: str
+    category: str = ""
+
+
+def scene_class(name: str) -> str:
+    """Return the class folder in a scene's name, ``"cat"`` of ``"cat/03"``; empty where it has none."""
+    return name.rpartition("/")[0]
 
 
 @runtime_checkable

@@ -33,11 +33,46 @@ def _folder(uri: Uri) -> SceneSource:
     return FolderSource(uri)
 
 
+def _fss1000(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.datasets.fss1000 import FssSource
+
+    return FssSource(uri)
+
+
+def _voc(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.datasets.voc import VocSource
+
+    return VocSource(uri)
+
+
+def _isic(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.datasets.isic import IsicSource
+
+    return IsicSource(uri)
+
+
+def _kvasir(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.datasets.kvasir import KvasirSource
+
+    return KvasirSource(uri)
+
+
+def _coco(uri: Uri) -> SceneSource:
+    from ppd_env.scenes.datasets.coco import CocoSource
+
+    return CocoSource(uri)
+
+
 OPENERS: dict[str, Callable[[Uri], SceneSource]] = {
     "shapes": _shapes,
     "photos": _photos,
     "mixed": _mixed,
     "folder": _folder,
+    "fss1000": _fss1000,
+    "voc": _voc,
+    "isic": _isic,
+    "kvasir": _kvasir,
+    "coco": _coco,
 }
 """Scheme -> opener; add to it to offer scenes of your own."""
 
@@ -48,8 +83,8 @@ def open_source(uri: str) -> SceneSource:
     """Return the scenes a URI names, opened once per process.
 
     Args:
-        uri: For example ``"shapes://train?count=1000&seed=0"``, ``"photos://test"`` or
-            ``"folder:///data/mine?images=images&masks=masks"``.
+        uri: For example ``"shapes://train?count=1000&seed=0"``, ``"photos://test"``,
+            ``"folder:///data/mine?images=images&masks=masks"`` or ``"voc:///data?year=2012&split=val"``.
 
     Returns:
         The source.

@@ -74,11 +74,47 @@ def low_res_mask(mask: np.ndarray, low_res: int) -> np.ndarray:
     Returns:
         (low_res, low_res) bool; never empty: where no cell reaches one half, the fullest cells count.
     """
-    height, width = scaled_size(mask.shape[0], mask.shape[1], low_res)
+    share = _shares(mask, low_res)
+    return _in_square(share >= min(0.5, float(share.max())), low_res)
+
+
+def low_res_truth(mask: np.ndarray, void: np.ndarray | None, low_res: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average a mask with void pixels over the cells of the low-resolution square.
+
+    A cell counts unless more than half of it is void, and is foreground where the mask holds at least half of
+    its other pixels.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        void: (H, W) bool, pixels that count neither way; None without.
+        low_res: Side of the square.
+
+    Returns:
+        The target (low_res, low_res) bool, as ``low_res_mask`` gives it where nothing is void, and the cells
+        that do not count (low_res, low_res) bool, none of them in the target. The target is never empty:
+        where it would be, the fullest cells count.
+    """
+    if void is None:
+        return low_res_mask(mask, low_res), np.zeros((low_res, low_res), bool)
+    share, unknown = _shares(mask, low_res), _shares(void, low_res)
+    target = (unknown <= 0.5) & (share > 0) & (share >= 0.5 * (1 - unknown))
+    if not target.any():
+        target = share >= share.max()
+    return _in_square(target, low_res), _in_square((unknown > 0.5) & ~target, low_res)
+
+
+def _shares(mask: np.ndarray, low_res: int) -> np.ndarray:
+    """Return how much of each cell that shows the image a mask covers, float32 in [0, 1]."""
+    size = scaled_size(mask.shape[0], mask.shape[1], low_res)
     tensor = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
-    share = F.adaptive_avg_pool2d(tensor, (height, width))[0, 0].numpy()
+    share: np.ndarray = F.adaptive_avg_pool2d(tensor, size)[0, 0].numpy()
+    return share
+
+
+def _in_square(cells: np.ndarray, low_res: int) -> np.ndarray:
+    """Put the cells that show the image into the upper left of a square of False."""
     out = np.zeros((low_res, low_res), bool)
-    out[:height, :width] = share >= min(0.5, float(share.max()))
+    out[: cells.shape[0], : cells.shape[1]] = cells
     return out
 
 
