@@ -1,4 +1,4 @@
-"""``dinov2:`` and ``dinov3:``: patch tokens of Meta's self-supervised vision transformers, through transformers."""
+"""``dinov2:`` and ``dinov3:``: patch tokens of self-supervised vision transformers, through transformers."""
 
 from __future__ import annotations
 
@@ -113,15 +113,15 @@ def load_dino(uri: Uri, device: torch.device) -> DinoFeatures:
     """Load a model of the family that the URI's scheme names.
 
     Args:
-        uri: ``dinov2:facebook/dinov2-base``, ``dinov3:facebook/dinov3-vitb16-pretrain-lvd1689m`` or either with a
-            folder that holds ``config.json`` and ``model.safetensors``.
+        uri: ``dinov2:facebook/dinov2-base``, ``dinov3:facebook/dinov3-vitb16-pretrain-lvd1689m`` or either
+            with a folder that holds ``config.json`` and ``model.safetensors``.
         device: Where it shall compute.
 
     Returns:
         The extractor.
 
     Raises:
-        ConfigError: A package, the weights or the right to download them is missing; the message says what to do.
+        ConfigError: A package, the weights or the right to download them is missing.
     """
     family = FAMILIES[uri.scheme]
     model = load_pretrained(uri, family.classes, unused=("mask_token",))
@@ -130,7 +130,7 @@ def load_dino(uri: Uri, device: torch.device) -> DinoFeatures:
 
 
 def _normalisation(uri: Uri, folder: Path) -> tuple[list[float], list[float]]:
-    """Return mean and deviation per channel: those beside the weights (satellite models have their own) or ImageNet's."""
+    """Return means and deviations of the channels: those beside the weights, or else ImageNet's."""
     path = folder / PREPROCESSING
     if not path.is_file():
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
@@ -141,7 +141,9 @@ def _normalisation(uri: Uri, folder: Path) -> tuple[list[float], list[float]]:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("three means and three positive deviations are needed")
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{uri.text!r}: {path} cannot be used ({error}); download the model again.") from None
+        raise ConfigError(
+            f"{uri.text!r}: {path} cannot be used ({error}); download the model again."
+        ) from None
     return mean, std
 
 

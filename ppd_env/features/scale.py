@@ -15,8 +15,8 @@ CALIBRATION_GRID = 16
 def calibrate(extract: Callable[[np.ndarray, int], Tensor]) -> tuple[int, float]:
     """Measure features on the photograph ``astronaut`` that ships with scikit-image.
 
-    The scale depends on the weights alone, so it is known for any weights without a table of constants; dividing
-    all features by one number changes no nearest neighbour.
+    The scale depends on the weights alone, so it is known for any weights without a table of constants;
+    dividing all features by one number changes no nearest neighbour.
 
     Args:
         extract: Describes an (H, W, 3) uint8 image on a g x g grid as (g * g, d) float32, not yet scaled.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppd_env.errors import ConfigError
 from ppd_env.features.contract import FeatureExtractor
 from ppd_env.features.registry import load_features
 from ppd_env.features.segmenter import SegmenterFeatures
@@ -48,9 +49,14 @@ class Encoder:
         segmenter: Embeds the images.
         features: Describes their patches.
         grid: g, patches per side.
+
+    Raises:
+        ConfigError: The grid makes no sense.
     """
 
     def __init__(self, segmenter: Segmenter, features: FeatureExtractor, grid: int) -> None:
+        if grid < 1:
+            raise ConfigError(f"grid must be at least 1, got {grid}.")
         self.segmenter, self.features, self.grid = segmenter, features, grid
         self._pooled = (
             features
@@ -91,23 +97,6 @@ class Encoder:
         if self._pooled is not None:
             return embedding, self._pooled.pool(embedding, self.grid)[None]
         return embedding, parts["features"][_FEATURES]
-
-
-def load_encoder(segmenter: str, features: str, grid: int, device: str) -> Encoder:
-    """Return the encoder of two models by URI.
-
-    Args:
-        segmenter: URI of the segmenter.
-        features: URI of the features; plain ``"segmenter"`` means those of ``segmenter``.
-        grid: g, patches per side.
-        device: A torch device.
-
-    Raises:
-        ConfigError: A URI makes no sense, or a model cannot be loaded.
-    """
-    if features == "segmenter":
-        features = f"segmenter:{segmenter}"
-    return Encoder(load_segmenter(segmenter, device), load_features(features, device), grid)
 
 
 class EncodingCache:
@@ -167,7 +156,55 @@ class EncodingCache:
         self.refusals += 1
         if self.refusals == 1:
             warnings.warn(
-                f"Embeddings could not be kept in {cache.folder} ({error}); the run goes on without. Free some "
-                "space, or point PPD_CACHE to another folder.",
+                f"Embeddings could not be kept in {cache.folder} ({error}); the run goes on without. Free "
+                "some space, or point PPD_CACHE to another folder.",
                 stacklevel=4,
             )
+
+
+class CachedEncoder:
+    """An encoder that looks into the image cache first.
+
+    Args:
+        encoder: Computes what is missing.
+        cache: Keeps it; None for no cache.
+    """
+
+    def __init__(self, encoder: Encoder, cache: EncodingCache | None) -> None:
+        self._encoder, self._cache = encoder, cache
+
+    def encode(self, digest: str, image: Callable[[], np.ndarray]) -> tuple[Embedding, Tensor]:
+        """Return what both models say about one image.
+
+        Args:
+            digest: The image's (``image_digest``).
+            image: Returns the image; called only where something has to be computed.
+
+        Returns:
+            Its embedding (B = 1) and its features, (1, N, d) float32, on the CPU.
+        """
+        parts = {} if self._cache is None else self._cache.read(digest)
+        missing = [part for part in self._encoder.facts.signatures if part not in parts]
+        if missing:
+            computed = self._encoder.compute(image(), missing)
+            if self._cache is not None:
+                self._cache.write(digest, computed)
+            parts |= computed
+        return self._encoder.assemble(parts)
+
+
+def load_encoder(segmenter: str, features: str, grid: int, device: str) -> Encoder:
+    """Return the encoder of two models by URI.
+
+    Args:
+        segmenter: URI of the segmenter.
+        features: URI of the features; plain ``"segmenter"`` means those of ``segmenter``.
+        grid: g, patches per side.
+        device: A torch device.
+
+    Raises:
+        ConfigError: A URI makes no sense, or a model cannot be loaded.
+    """
+    if features == "segmenter":
+        features = f"segmenter:{segmenter}"
+    return Encoder(load_segmenter(segmenter, device), load_features(features, device), grid)

@@ -1,8 +1,8 @@
 """What one model says about images: one file per image, wherever the image appears.
 
 A file is named by the hash of the image and lies in a folder of its model, under ``embeddings`` in the cache
-folder. It is written aside and renamed, so a reader sees a whole file or none, however many processes write the
-same one. What is truncated, damaged or not what its name says is computed again.
+folder. It is written aside and renamed, so a reader sees a whole file or none, however many processes write
+the same one. What is truncated, damaged or not what its name says is computed again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ImageCache:
         return self._open(image, values=False) is not None
 
     def read(self, image: str) -> dict[str, Tensor] | None:
-        """Return an image's tensors on the CPU, or None where there are none or they are damaged (with a warning).
+        """Return an image's tensors on the CPU, or None where there are none; damaged ones are a warning.
 
         Args:
             image: Its digest.
@@ -110,7 +110,7 @@ class ImageCache:
         return len(data)
 
     def _open(self, image: str, *, values: bool) -> dict[str, Tensor] | None:
-        """Return an image's tensors (none of them without ``values``), or None, with a warning where damaged."""
+        """Return an image's tensors (without ``values``, none of them), or None without a usable file."""
         path = self.path(image)
         try:
             with safe_open(path, framework="pt") as file:

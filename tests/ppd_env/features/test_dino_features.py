@@ -269,10 +269,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     folder = None
 
-    def do_HEAD(self):  # noqa: N802
+    def do_HEAD(self):
         self.answer()
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.answer()
 
     def log_message(self, *_):
@@ -290,11 +290,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
             files = [{"rfilename": entry.name} for entry in self.folder.iterdir()]
             return self.send(200, json.dumps({"id": "meta/x", "sha": "a" * 40, "siblings": files}).encode())
         if path.startswith("/meta/gated/resolve/"):
-            return self.send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
+            return self.send(
+                403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."}
+            )
         if path.startswith("/meta/open/resolve/"):
             content = (self.folder / path.rpartition("/")[2]).read_bytes()
             return self.send(200, content, {"X-Repo-Commit": "a" * 40, "ETag": f'"{len(content)}"'})
-        return self.send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        return self.send(
+            404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+        )
 
     def send(self, code, content, headers=None):
         self.send_response(code)
@@ -313,7 +317,11 @@ def hub(tmp_path, monkeypatch):
     folder = save("dinov2", tmp_path / "served")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHub", (Hub,), {"folder": folder}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    own = {"endpoint": f"http://127.0.0.1:{server.server_port}", "cache_dir": tmp_path / "hub", "token": False}
+    own = {
+        "endpoint": f"http://127.0.0.1:{server.server_port}",
+        "cache_dir": tmp_path / "hub",
+        "token": False,
+    }
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -336,7 +344,13 @@ def test_a_model_on_the_hub_is_downloaded_once(tmp_path, hub, image):
 def test_gated_weights_say_where_to_ask_and_how_to_log_in(hub):
     with pytest.raises(ConfigError) as error:
         load_dino(parse_uri("dinov3:meta/gated"), torch.device("cpu"))
-    for part in ("https://huggingface.co/meta/gated", "hf auth login", "HF_TOKEN", "config.json and model.safetensors"):
+    for part in (
+        "https://huggingface.co/meta/gated",
+        "hf auth login",
+        "HF_TOKEN",
+        "config.json and model.safetensors",
+        "dinov3:/path",
+    ):
         assert part in str(error.value)
 
 
