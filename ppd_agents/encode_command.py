@@ -24,8 +24,8 @@ class Encode:
     device: str = "cpu"
     """A torch device, such as cuda."""
     ray: bool = False
-    """Spread the images over the GPUs (--device cuda) or machines of a Ray cluster, that of RAY_ADDRESS or one
-    that is started here."""
+    """Spread the images over the GPUs (--device cuda) or machines of a Ray cluster: that of RAY_ADDRESS, or
+    one that is started here."""
     ray_workers: int | None = None
     """Number of Ray workers; by default one for each GPU, or for each machine on the CPU."""
     json: Annotated[Path | None, arg(metavar="PATH")] = None
