@@ -45,8 +45,7 @@ class RayWorkers:
         self._ray = _import_ray()
         self._started_here = _connect(self._ray)
         try:
-            found = count or self._default_count(device)
-            threads = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // found)
+            found, threads = self._plan(device, count)
             actor = self._ray.remote(_Worker).options(
                 num_cpus=1,
                 num_gpus=1 if device == "cuda" else 0,
@@ -63,13 +62,18 @@ class RayWorkers:
         """Return the number of workers."""
         return len(self._actors)
 
-    def _default_count(self, device: str) -> int:
-        if device == "cpu":
-            return max(1, sum(1 for node in self._ray.nodes() if node["Alive"]))
-        gpus = int(self._ray.cluster_resources().get("GPU", 0))
-        if not gpus:
+    def _plan(self, device: str, count: int | None) -> tuple[int, int]:
+        """Return the number of workers and the threads of each."""
+        there = self._ray.cluster_resources()
+        cores, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+        if device == "cuda" and not gpus:
             raise ConfigError("The Ray cluster has no GPU: add a machine with one, or use --device cpu.")
-        return gpus
+        room = min(cores, gpus) if device == "cuda" else cores
+        machines = sum(1 for node in self._ray.nodes() if node["Alive"])
+        found = count or min(room, gpus if device == "cuda" else machines)
+        if not 1 <= found <= room:
+            raise ConfigError(f"The Ray cluster has room for {room} workers on {device}, not for {found}.")
+        return found, max(1, cores // found)
 
     def ask_all(self, method: str) -> list[Any]:
         """Call a method without arguments on every worker's object.

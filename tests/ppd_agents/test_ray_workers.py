@@ -86,9 +86,11 @@ def test_a_worker_that_is_lost_again_and_again_is_an_error():
         workers.ask_all("die")
 
 
-def test_without_a_gpu_the_error_says_so():
+def test_a_cluster_that_cannot_hold_the_workers_is_an_error_and_no_endless_wait():
     with pytest.raises(ConfigError, match="no GPU: add a machine with one, or use --device cpu"):
         RayWorkers(Squarer, "cuda")
+    with pytest.raises(ConfigError, match="room for 2 workers on cpu, not for 3"):
+        RayWorkers(Squarer, "cpu", 3)
 
 
 def test_workers_encode_what_one_process_would(monkeypatch, tmp_path):
@@ -97,13 +99,11 @@ def test_workers_encode_what_one_process_would(monkeypatch, tmp_path):
     assert report.encoded > 3
     assert report.found == report.refused == 0
     spread = build_bank("photos://test", FakeSegmenter(), FakeFeatures(), 5)
-    again = encode_scenes(config)
-    assert (again.encoded, again.found) == (0, report.encoded)
     monkeypatch.setenv("PPD_CACHE", str(tmp_path / "other"))
     alone = build_bank("photos://test", FakeSegmenter(), FakeFeatures(), 5)
     assert torch.equal(spread.features, alone.features)
     assert torch.equal(spread.embedding.tensors["image"], alone.embedding.tensors["image"])
-    assert report.written == sum(p.stat().st_size for p in (tmp_path / "cache").rglob("*.safetensors"))
+    assert report.written == sum(path.stat().st_size for path in report.folder.rglob("*.safetensors"))
 
 
 def test_models_that_need_their_own_copy_of_an_image_get_one():
