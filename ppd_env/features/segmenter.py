@@ -55,6 +55,7 @@ class SegmenterFeatures:
                 f"The segmenter {self.segmenter.uri!r} keeps no (B, C, h, w) map named 'image' in its "
                 "embedding; choose other features than 'segmenter'."
             )
-        height, width = scaled_size(*embedding.sizes[0].tolist(), found.shape[-1])
+        height, width = embedding.sizes[0].tolist()
+        height, width = scaled_size(height, width, found.shape[-1])
         pooled = F.adaptive_avg_pool2d(found[..., :height, :width].float(), grid)
         return pooled[0].flatten(1).T.contiguous() / self._scale

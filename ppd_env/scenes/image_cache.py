@@ -38,7 +38,7 @@ def image_digest(image: np.ndarray) -> str:
         image: (H, W, 3) uint8.
     """
     digest = hashlib.sha256(f"{image.shape} {image.dtype};".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]
 
 
@@ -133,7 +133,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return a checksum of the tensors' bytes, in the order of their names."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, total)
     return str(total)
 
 
