@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from ppd_agents.encode_command import Encode, run_encode
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -160,6 +161,7 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Refine, subcommand("refine")]
+    | Annotated[Encode, subcommand("encode")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Doctor, subcommand("doctor")]
 )
@@ -348,6 +350,7 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Train: _train,
     Evaluate: _evaluate,
     Refine: _refine,
+    Encode: run_encode,
     Data: _data,
     Doctor: _doctor,
 }
@@ -373,7 +376,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train) or getattr(options, "suite", "") == "controls"
+        resumable = isinstance(options, Run | Train | Encode) or getattr(options, "suite", "") == "controls"
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

@@ -36,7 +36,15 @@ def _segmenter(uri: Uri, device: torch.device) -> FeatureExtractor:
     return SegmenterFeatures(load_segmenter(rest, device))
 
 
+def _dino(uri: Uri, device: torch.device) -> FeatureExtractor:
+    from ppd_env.features.dino import load_dino
+
+    return load_dino(uri, device)
+
+
 LOADERS: dict[str, Callable[[Uri, torch.device], FeatureExtractor]] = {
+    "dinov2": _dino,
+    "dinov3": _dino,
     "fake": _fake,
     "mini": _mini,
     "segmenter": _segmenter,
@@ -50,13 +58,14 @@ def load_features(uri: str, device: torch.device | str = "cpu") -> FeatureExtrac
     """Return the feature extractor a URI names, loaded once per process and device.
 
     Args:
-        uri: ``"mini"``, ``"fake"`` or ``"segmenter:SEGMENTER"``.
+        uri: ``"mini"``, ``"dinov2:MODEL"``, ``"dinov3:MODEL"`` (MODEL on the hub or a folder), ``"fake"`` or
+            ``"segmenter:SEGMENTER"``.
         device: A torch device.
 
     Returns:
         The extractor.
 
     Raises:
-        ConfigError: The scheme is unknown or its arguments are wrong.
+        ConfigError: The scheme is unknown, its arguments are wrong, or a package or weights are missing.
     """
     return _registry.load(uri, device)

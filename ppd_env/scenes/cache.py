@@ -1,4 +1,7 @@
-"""The scene bank's disk cache: one folder per bank, holding ``tensors.safetensors`` and ``manifest.json``.
+"""What is known of a source's scenes: a folder per bank, ``tensors.safetensors`` and ``manifest.json``.
+
+It is small, and spares reading and describing every scene when a bank is opened again; what the models say
+about the images lies in the image cache.
 
 A folder's name is the hash of everything that decides its content. It is written aside and then renamed, so a
 reader sees a whole bank or none, however many processes build the same one. Whatever cannot be read, or is
@@ -25,7 +28,7 @@ from torch import Tensor
 
 from ppd_env.paths import cache_dir
 
-FORMAT = 3
+FORMAT = 4
 """Raised by one whenever the meaning of a cached tensor or manifest entry changes."""
 
 TENSORS = "tensors.safetensors"
@@ -41,7 +44,7 @@ class CacheEntry:
 
     Args:
         tensors: Named tensors on the CPU.
-        notes: JSON-ready facts beside them (names, groups, indices, problems).
+        notes: JSON-ready facts beside them (names, groups, indices, digests of the images, problems).
     """
 
     tensors: Mapping[str, Tensor]
@@ -52,7 +55,7 @@ def cache_key(parts: Mapping[str, Any]) -> str:
     """Return the hexadecimal key of everything that decides a bank, the format version included.
 
     Args:
-        parts: JSON-ready facts: source signature, URI, indices, signatures of segmenter and features, grid.
+        parts: JSON-ready facts: source signature, URI, indices, grid, side of the low-resolution square.
 
     Returns:
         32 hexadecimal digits.

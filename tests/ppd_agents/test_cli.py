@@ -85,7 +85,7 @@ def test_module_and_command_are_the_same():
     found = subprocess.run(
         [sys.executable, "-m", "ppd_agents", "--help"], capture_output=True, text=True, check=True
     )
-    for name in ("run", "train", "evaluate", "refine", "data", "doctor"):
+    for name in ("run", "train", "evaluate", "refine", "encode", "data", "doctor"):
         assert name in found.stdout
 
 

@@ -147,8 +147,8 @@ def test_cache_can_be_left_out():
     assert not cache_dir().exists()
 
 
-@pytest.mark.parametrize("change", ["grid", "source", "segmenter", "features", "uri", "format"])
-def test_whatever_decides_a_bank_is_part_of_its_key(change, monkeypatch):
+@pytest.mark.parametrize("change", ["grid", "source", "low_res", "uri", "format"])
+def test_whatever_decides_the_scenes_is_part_of_their_key(change, monkeypatch):
     build()
     options = {}
     if change == "grid":
@@ -159,8 +159,11 @@ def test_whatever_decides_a_bank_is_part_of_its_key(change, monkeypatch):
     elif change == "format":
         monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     else:
-        owner = {"source": ListSource, "segmenter": FakeSegmenter, "features": FakeFeatures}[change]
-        monkeypatch.setattr(owner, "signature", "another")
+        owner, name, value = {
+            "source": (ListSource, "signature", "another"),
+            "low_res": (FakeSegmenter, "low_res", 16),
+        }[change]
+        monkeypatch.setattr(owner, name, value)
     build(**options)
     assert len(folders()) == 2
 
@@ -234,18 +237,21 @@ def test_a_full_disk_is_a_warning(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "save_file", refuse)
-    with pytest.warns(UserWarning, match=r"No space left on device.*the run goes on without"):
-        bank = build()
-    assert len(bank) == 2
+    with monkeypatch.context() as full:
+        full.setattr(cache, "save_file", refuse)
+        with pytest.warns(UserWarning, match=r"No space left on device.*the run goes on without") as caught:
+            bank = build()
+    assert len(caught) == 1
     assert folders() == []
+    assert_same(bank, build())
 
 
 def test_an_unusable_cache_folder_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PPD_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="could not be cached"):
+    with pytest.warns(UserWarning, match="could not be kept") as caught:
         assert len(build()) == 2
+    assert len(caught) == 1
 
 
 def _store_often(folder, number, failures):
