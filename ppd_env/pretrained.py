@@ -1,8 +1,8 @@
-"""Public checkpoints in transformers' layout, from the hub or a folder; errors say what to install or download.
+"""Public checkpoints in transformers' layout, from the hub or a folder; errors say what to do.
 
 A checkpoint is a folder with ``config.json`` and ``model.safetensors`` (or its shards and their index), as
-``save_pretrained`` writes it and the hub stores it. ``pytorch_model.bin`` is taken where there is no safetensors
-file, and only its tensors are read (``weights_only``).
+``save_pretrained`` writes it and the hub stores it. ``pytorch_model.bin`` is taken where there is no
+safetensors file, and only its tensors are read (``weights_only``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_pretrained(uri: Uri, classes: Mapping[str, str], unused: Iterable[str] 
         The model; ``config.name_or_path`` is the folder it was read from.
 
     Raises:
-        ConfigError: A package, a file or a permission is missing, or the weights are not of this architecture.
+        ConfigError: A package, a file or a permission is missing, or the weights do not fit.
     """
     transformers = _transformers(uri)
     folder = checkpoint_folder(uri)
@@ -51,7 +51,8 @@ def load_pretrained(uri: Uri, classes: Mapping[str, str], unused: Iterable[str] 
     if kind not in classes:
         known = " or ".join(repr(name) for name in classes)
         raise ConfigError(
-            f"{uri.text!r}: {folder / CONFIG} describes a model of type {kind!r}, but {uri.scheme!r} takes {known}."
+            f"{uri.text!r}: {folder / CONFIG} describes a model of type {kind!r}, but {uri.scheme!r} "
+            f"takes {known}."
         )
     try:
         model_class = getattr(transformers, classes[kind])
@@ -69,8 +70,8 @@ def _transformers(uri: Uri) -> Any:
         import transformers
     except ImportError:
         raise ConfigError(
-            f"{uri.text!r} needs the package transformers: pip install transformers (it is part of the extra 'sam': "
-            "pip install 'point-prompt-defender[sam]')."
+            f"{uri.text!r} needs the package transformers: pip install transformers (or, with all "
+            "segmenters, pip install 'point-prompt-defender[sam]')."
         ) from None
     return transformers
 
@@ -97,8 +98,8 @@ def checkpoint_folder(uri: Uri) -> Path:
     if not folder.is_dir():
         if uri.path.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(uri.path):
             raise ConfigError(
-                f"{uri.text!r}: {folder} is not a folder; name one that holds {CONFIG} and model.safetensors, or a "
-                "model on the hub as OWNER/NAME."
+                f"{uri.text!r}: {folder} is not a folder; name one that holds {CONFIG} and "
+                "model.safetensors, or a model on the hub as OWNER/NAME."
             )
         folder = _download(uri)
     if not (folder / CONFIG).is_file():
@@ -122,9 +123,9 @@ def _download(uri: Uri) -> Path:
         return folder
     except GatedRepoError:
         raise ConfigError(
-            f"{uri.text!r}: the weights are gated. Ask for access at https://huggingface.co/{name}, make a token at "
-            "https://huggingface.co/settings/tokens and log in with `hf auth login` (or set HF_TOKEN); or name a "
-            f"folder that holds {CONFIG} and model.safetensors, as in {uri.scheme}:/path."
+            f"{uri.text!r}: the weights are gated. Ask for access at https://huggingface.co/{name}, make a "
+            "token at https://huggingface.co/settings/tokens and log in with `hf auth login` (or set "
+            f"HF_TOKEN); or name a folder with {CONFIG} and model.safetensors, as in {uri.scheme}:/path."
         ) from None
     except RepositoryNotFoundError:
         raise ConfigError(
@@ -132,7 +133,9 @@ def _download(uri: Uri) -> Path:
             "`hf auth login` where it is private."
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        )
         raise ConfigError(
             f"{uri.text!r}: {name} cannot be downloaded ({reason}). With a network, run `hf download {name} "
             f"--local-dir FOLDER`, then name that folder, as in {uri.scheme}:/path/to/FOLDER."
@@ -158,8 +161,8 @@ def _read_weights(uri: Uri, folder: Path, model_class: Any, unused: tuple[str, .
     safe = _has_any(folder, _SAFE)
     if not safe and not _has_any(folder, _PICKLED):
         raise ConfigError(
-            f"{uri.text!r}: {folder} holds no model.safetensors (nor pytorch_model.bin); put the weights beside "
-            f"{CONFIG}."
+            f"{uri.text!r}: {folder} holds no model.safetensors (nor pytorch_model.bin); put the weights "
+            f"beside {CONFIG}."
         )
     try:
         model, facts = model_class.from_pretrained(
@@ -170,7 +173,15 @@ def _read_weights(uri: Uri, folder: Path, model_class: Any, unused: tuple[str, .
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise ConfigError(
             f"{uri.text!r}: the weights in {folder} cannot be used ({reason}); download them again."

@@ -54,7 +54,7 @@ CODES = ("position", "point_emb", "no_mask", "not_a_point", "_token.weight", "ma
 """Parts of the names of position codes and embeddings, which are no maps."""
 
 
-def randomise(model, seed):
+def randomise(model, seed, gain=2.0):
     """Give every parameter and position code a seeded random value at which signals keep their size."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def randomise(model, seed):
             elif "pos_" in name or name.endswith("pos_embed"):
                 drawn *= 0.3
             elif not any(word in name for word in CODES):
-                drawn *= 2.5 / math.sqrt(math.prod(tensor.shape[1:]))
+                drawn *= gain / math.sqrt(math.prod(tensor.shape[1:]))
             tensor.copy_(drawn)
     return model.eval()
 
@@ -137,7 +137,7 @@ def save_sam_hq(folder, seed=0):
         prompt_encoder_config=PROMPTS,
         mask_decoder_config={**MASKS, "vit_dim": WIDTH},
     )
-    model = randomise(transformers.SamHQModel(config), seed)
+    model = randomise(transformers.SamHQModel(config), seed, gain=1.5)
     share_codes(model).save_pretrained(folder)
     return folder
 
@@ -172,7 +172,7 @@ def save_sam2(folder, seed=0, **masks):
     """Write a small SAM 2."""
     import transformers
 
-    model = randomise(transformers.Sam2Model(transformers.Sam2Config(**sam2_parts(**masks))), seed)
+    model = randomise(transformers.Sam2Model(transformers.Sam2Config(**sam2_parts(**masks))), seed, gain=1.0)
     share_codes(model).save_pretrained(folder)
     return folder
 

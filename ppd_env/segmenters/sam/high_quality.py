@@ -15,8 +15,10 @@ from ppd_env.segmenters.sam.prompts import PlaneNorm
 class HighQualityDecoder(MaskDecoder):
     """SAM's decoder whose logits are the sum of SAM's and those of the high-quality token.
 
-    As the authors' code does by default, the sum is returned, not the correction alone. Ambiguity masks come
-    with the highest predicted IoU first, as in transformers.
+    As the authors' code does by default, the sum is returned, not the correction alone. Of several ambiguity
+    masks that code returns only the best; here they all come, the highest predicted IoU first, as in
+    transformers. (The decoder of transformers 5.23 itself upscales the image as it was before the two-way
+    transformer, and its masks are not those of the authors' code, which this one follows.)
 
     Args:
         config: Sizes; ``vit_dim`` are the channels of the encoder's first layer with global attention.
