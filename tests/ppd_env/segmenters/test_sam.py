@@ -165,3 +165,15 @@ def test_what_gradients_would_change_is_frozen(segmenters):
         parameters = [*segmenter.encoder.parameters(), *segmenter.decoder.parameters()]
         assert not any(parameter.requires_grad for parameter in parameters)
         assert not any(module.training for module in segmenter.encoder.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_the_same_masks(segmenters, tmp_path):
+    on_cpu, on_gpu = segmenters["sam"], load_segmenter(f"sam:{tiny_sam.save_sam(tmp_path)}", "cuda")
+    image = random_image((40, 60))
+    points, labels = random_prompts((40, 60), 6)
+    expected = on_cpu.decode(on_cpu.embed(image), points, labels)
+    found = on_gpu.decode(on_gpu.embed(image), points.cuda(), labels.cuda())
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, atol=1e-3, rtol=1e-3)
