@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import tiny_sam
 import torch
+from safetensors.torch import load_file, save_file
 
 from ppd_env.errors import ConfigError
 from ppd_env.segmenters.registry import LOADERS
@@ -101,7 +102,7 @@ class Malicious:
         return exec, ("raise SystemExit('unpickled')",)
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
+@pytest.mark.parametrize("save", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing, 2))])
 def test_checkpoints_are_never_unpickled(file, state, save):
     save({**state, "more": Malicious()}, file)
     with pytest.raises(ConfigError, match="not a readable checkpoint"):
@@ -186,6 +187,11 @@ def test_signatures_follow_the_weights_and_not_the_place(file, tmp_path, folder,
     second = load(f"sam:{folder}").signature
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert load(f"sam:{moved}").signature == second
+    tensors = load_file(moved / "model.safetensors")
+    tensors["mask_decoder.iou_token.weight"][0, 0] += 1e-3
+    save_file(tensors, moved / "model.safetensors", {"format": "pt"})
+    assert load(f"sam:{moved}").signature not in (first, second)
+    moved = shutil.copytree(folder, tmp_path / "other")
     config = json.loads((moved / "config.json").read_text())
     config["mask_decoder_config"]["num_attention_heads"] = 4
     (moved / "config.json").write_text(json.dumps(config))
