@@ -24,7 +24,27 @@ def _mini(uri: Uri, device: torch.device) -> Segmenter:
     return load_mini(uri, device)
 
 
-LOADERS: dict[str, Callable[[Uri, torch.device], Segmenter]] = {"fake": _fake, "mini": _mini}
+def _checkpoint(uri: Uri, device: torch.device) -> Segmenter:
+    from ppd_env.segmenters.sam.checkpoint import load_checkpoint
+
+    return load_checkpoint(uri, device)
+
+
+def _transformers(uri: Uri, device: torch.device) -> Segmenter:
+    from ppd_env.segmenters.sam.from_transformers import load_transformers
+
+    return load_transformers(uri, device)
+
+
+LOADERS: dict[str, Callable[[Uri, torch.device], Segmenter]] = {
+    "checkpoint": _checkpoint,
+    "edgetam": _transformers,
+    "fake": _fake,
+    "mini": _mini,
+    "sam": _transformers,
+    "sam2": _transformers,
+    "samhq": _transformers,
+}
 """Scheme -> loader; add to it to offer a segmenter of your own."""
 
 _registry = Registry("segmenter", LOADERS)
@@ -34,13 +54,15 @@ def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
     """Return the segmenter a URI names, loaded once per process and device.
 
     Args:
-        uri: ``"mini"``, ``"mini:PATH"`` (a file of weights) or ``"fake"``.
+        uri: ``"mini"``, ``"mini:PATH"`` (a file of weights), ``"sam:MODEL"``, ``"samhq:MODEL"``,
+            ``"sam2:MODEL"``, ``"edgetam:MODEL"`` (MODEL on the Hugging Face hub or a folder),
+            ``"checkpoint:vit_h:PATH"`` (a file of the segment-anything package) or ``"fake"``.
         device: A torch device.
 
     Returns:
         The segmenter.
 
     Raises:
-        ConfigError: The scheme is unknown or its arguments are wrong.
+        ConfigError: The scheme is unknown, its arguments are wrong, or a package or weights are missing.
     """
     return _registry.load(uri, device)

@@ -1,18 +1,40 @@
 """What every segmenter promises; each one that ships with the package is held to it."""
 
+import importlib.util
+
 import numpy as np
 import pytest
+import tiny_sam
 import torch
 
 from ppd_env.segmenters.contract import ABSENT, Embedding, Segmenter
 from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.segmenters.sam import checkpoint
 
 SIZES = ((48, 64), (40, 40), (70, 20))
+SAVED = {
+    "checkpoint": (
+        "segment_anything",
+        lambda folder: f"tiny:{tiny_sam.save_checkpoint(folder / 'tiny.pth')}",
+    ),
+    "sam": ("transformers", tiny_sam.save_sam),
+    "samhq": ("transformers", tiny_sam.save_sam_hq),
+    "sam2": ("transformers", tiny_sam.save_sam2),
+}
+"""Back ends whose weights are not in the package: what they need, and what writes small random ones."""
 
 
-@pytest.fixture(scope="module", params=["fake", "mini"])
-def segmenter(request):
-    return load_segmenter(request.param)
+@pytest.fixture(scope="module", params=["fake", "mini", *SAVED])
+def segmenter(request, tmp_path_factory):
+    if request.param not in SAVED:
+        return load_segmenter(request.param)
+    package, save = SAVED[request.param]
+    # The weights of ``sam`` are made with segment-anything too.
+    if not all(importlib.util.find_spec(name) for name in (package, "segment_anything")):
+        pytest.skip(f"{package} or segment-anything is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(checkpoint.ARCHITECTURES, "tiny", tiny_sam.TINY)
+        return load_segmenter(f"{request.param}:{save(tmp_path_factory.mktemp(request.param))}")
 
 
 @pytest.fixture(scope="module")

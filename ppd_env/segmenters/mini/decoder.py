@@ -18,100 +18,8 @@ from torch.nn import functional as F
 
 from ppd_env.segmenters.mini.config import MiniConfig
 from ppd_env.segmenters.mini.geodesic import GeodesicDistance
-from ppd_env.segmenters.mini.vote import PointVote, add_unfolded, centres, fold_cells
-
-
-class FourierPosition(nn.Module):
-    """Random Fourier features of positions in the unit square.
-
-    The matrix is drawn with scale 1. Much higher frequencies, as transformers draws them, keep a network from
-    learning from scratch.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.randn(2, dim // 2))
-
-    def forward(self, points: Tensor) -> Tensor:
-        """Map (..., 2) positions in [0, 1] to (..., dim)."""
-        angle = 2 * math.pi * (2 * points - 1) @ self.matrix
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
-    def grid(self, side: int) -> Tensor:
-        """Return (side * side, dim), the codes of the cell centres, row by row."""
-        return self(centres(side, self.matrix.device))
-
-
-class Attention(nn.Module):
-    """Multi-head attention with an inner width of its own."""
-
-    def __init__(self, dim: int, heads: int, inner: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v = nn.Linear(dim, inner), nn.Linear(dim, inner), nn.Linear(dim, inner)
-        self.out = nn.Linear(inner, dim)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend with projected inputs.
-
-        Args:
-            q: (B, n, inner) float32.
-            k: (B, m, inner) float32.
-            v: (B, m, inner) float32.
-            mask: (B, 1, 1, m) float32 added to the scores, 0 or -inf, or None.
-
-        Returns:
-            (B, n, inner) float32, for ``out`` to bring to the outer width.
-        """
-        heads_q, heads_k, heads_v = (
-            t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in (q, k, v)
-        )
-        mixed = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
-        return mixed.transpose(1, 2).flatten(2)
-
-
-class TwoWayLayer(nn.Module):
-    """Token self-attention, tokens to image, token MLP, image to tokens."""
-
-    def __init__(self, config: MiniConfig, first: bool) -> None:
-        super().__init__()
-        dim = config.dim
-        self.first = first
-        self.self_attention = Attention(dim, config.heads, dim)
-        self.to_image = Attention(dim, config.heads, dim // 2)
-        self.to_tokens = Attention(dim, config.heads, dim // 2)
-        self.mlp = nn.Sequential(nn.Linear(dim, config.mlp), nn.ReLU(), nn.Linear(config.mlp, dim))
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
-
-    def constants(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project the image side: keys and values for the tokens, queries to them; (B, cells, inner) each."""
-        keys, values, queries = self.to_image.k, self.to_image.v, self.to_tokens.q
-        k, v, q = _project(image, (keys, grid), (values, None), (queries, grid))
-        return k, v, q
-
-    def forward(
-        self,
-        tokens: Tensor,
-        codes: Tensor,
-        image: Tensor,
-        sides: tuple[Tensor, Tensor, Tensor],
-        mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Update tokens (B, t, dim) and image (B, cells, dim); ``sides`` come from ``constants``."""
-        keys, values, queries = sides
-        placed = tokens if self.first else tokens + codes
-        attention = self.self_attention
-        mixed = attention.attend(attention.q(placed), attention.k(placed), attention.v(tokens), mask)
-        mixed = attention.out(mixed)
-        tokens = self.norms[0](mixed if self.first else tokens + mixed)
-        mixed = self.to_image.attend(self.to_image.q(tokens + codes), keys, values)
-        tokens = self.norms[1](tokens + self.to_image.out(mixed))
-        tokens = self.norms[2](tokens + self.mlp(tokens))
-        back = self.to_tokens
-        mixed = back.attend(queries, back.k(tokens + codes), back.v(tokens), mask)
-        return tokens, self.norms[3](_plus(image, mixed, back.out))
+from ppd_env.segmenters.mini.vote import PointVote, add_unfolded, fold_cells
+from ppd_env.segmenters.two_way import Attention, FourierPosition, TwoWayLayer, plus, project
 
 
 class SpatialMixing(nn.Module):
@@ -139,7 +47,7 @@ class SpatialMixing(nn.Module):
         inner = self.mlp[:-1](self.norm(plane.permute(0, 2, 3, 1).flatten(1, 2)))
         outward = self.mlp[-1]
         assert isinstance(outward, nn.Linear)
-        return _plus(cells, inner, outward)
+        return plus(cells, inner, outward)
 
 
 class MaskDecoder(nn.Module):
@@ -156,7 +64,9 @@ class MaskDecoder(nn.Module):
         self.mask_stem = nn.Sequential(
             nn.Conv2d(1, 8, 2, 2), nn.GELU(), nn.Conv2d(8, 32, 2, 2), nn.GELU(), nn.Conv2d(32, dim, 1)
         )
-        self.layers = nn.ModuleList(TwoWayLayer(config, first=i == 0) for i in range(config.layers))
+        self.layers = nn.ModuleList(
+            TwoWayLayer(dim, config.heads, config.mlp, first=i == 0) for i in range(config.layers)
+        )
         self.last = Attention(dim, config.heads, dim // 2)
         self.last_norm = nn.LayerNorm(dim)
         self.vote, self.vote_in16, self.vote_in = PointVote(dim), nn.Linear(5, dim), nn.Linear(1, dim // 4)
@@ -239,8 +149,8 @@ class MaskDecoder(nn.Module):
                 dense = (fold_cells(vote[..., None]), place[..., None], _rows(F.avg_pool2d(ways, 4)))
                 image = self.mixing16(_accumulate(image, _with_ones(*dense), self.vote_in16, self.ways_in16))
         last = self.last
-        keys, values = _project(image, (last.k, grid), (last.v, None))
-        state = self.last_norm(state + last.out(last.attend(last.q(state + codes), keys, values)))
+        keys, values = project(image, (last.k, grid), (last.v, None))
+        state = self.last_norm(state + last.attend(last.q(state + codes), keys, values))
         logits = self._upscale(image, state[:, 1 : 1 + self.mask_tokens], prepared, vote, ways, tokens)
         iou = self.iou_head(state[:, 0])[:, tokens] + self.iou_expected * expected_iou(logits.detach())
         return logits, iou
@@ -292,7 +202,7 @@ class MaskDecoder(nn.Module):
         dense = _with_ones(vote[..., None], fold_cells(_rows(ways)))
         fine = add_unfolded(prepared["side8"], self.up8(image))
         fine = self.up8_norm(_accumulate(fine, dense, self.vote_in, self.ways_in8)).relu_()
-        fine = _plus(prepared["side4"], self.mixing8(fine), self.up4)
+        fine = plus(prepared["side4"], self.mixing8(fine), self.up4)
         fine = _accumulate(fine, dense[..., 1:-1], self.ways_in4).relu_()
         fine = fine.unflatten(2, (4, -1)).flatten(1, 2)
         chosen = range(self.mask_tokens)[tokens]
@@ -320,22 +230,6 @@ def expected_iou(logits: Tensor) -> Tensor:
     return both.sum(dim=(-2, -1)) / either.sum(dim=(-2, -1)).clamp(min=1)
 
 
-def _plus(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:
-    """Return ``total + layer(inputs)`` in two passes over memory, which bounds decoding, not arithmetic.
-
-    Args:
-        total: (B, c, k) float32.
-        inputs: (B, c, j) float32.
-        layer: With a bias.
-
-    Returns:
-        (B, c, k) float32, in rows.
-    """
-    start = (total + layer.bias).contiguous()
-    start.view(-1, start.shape[-1]).addmm_(inputs.flatten(0, 1), layer.weight.T)
-    return start
-
-
 def _accumulate(total: Tensor, inputs: Tensor, *layers: nn.Linear) -> Tensor:
     """Add to ``total`` (B, c, k), in one pass and in place, what layers make of inputs that lie side by side.
 
@@ -351,26 +245,6 @@ def _accumulate(total: Tensor, inputs: Tensor, *layers: nn.Linear) -> Tensor:
 def _with_ones(*inputs: Tensor) -> Tensor:
     """Lay inputs (B, c, j) side by side, with a constant 1 behind them."""
     return torch.cat([*inputs, inputs[0].new_ones(1, 1, 1).expand(*inputs[0].shape[:2], 1)], dim=-1)
-
-
-def _project(image: Tensor, *layers: tuple[nn.Linear, Tensor | None]) -> tuple[Tensor, ...]:
-    """Project an image by several layers at once.
-
-    Args:
-        image: (B, c, dim) float32.
-        *layers: Each with the codes (c, dim) float32 of the cells' places, which it sees added to the image,
-            or None. What a layer makes of the places is the same for every image.
-
-    Returns:
-        (B, c, inner) float32 for each layer.
-    """
-    fixed = [
-        layer.bias.expand(image.shape[1], -1) if places is None else layer(places) for layer, places in layers
-    ]
-    total = torch.cat(fixed, dim=1).expand(len(image), -1, -1).contiguous()
-    weight = torch.cat([layer.weight for layer, _ in layers])
-    total.view(-1, total.shape[-1]).addmm_(image.flatten(0, 1), weight.T)
-    return total.split([layer.out_features for layer, _ in layers], dim=-1)
 
 
 def _rows(plane: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ppd_env.segmenters.two_way import centres
+
 _NOWHERE = 1e5
 """Stands for the squared distance to an absent point; its density is exactly 0."""
 _FLOOR = -80.0
@@ -85,13 +87,6 @@ def _log_ratio(cells: Tensor, points: Tensor, labels: Tensor, absent: Tensor) ->
     density = (likeness - top).clamp_(min=_FLOOR).exp() @ signs + (constants - top).exp()
     positive, negative = density.clamp(min=1e-30).log().unbind(-1)
     return (positive - negative).clamp(-_LARGEST, _LARGEST)
-
-
-def centres(side: int, device: torch.device) -> Tensor:
-    """Return (side * side, 2) float32, the (x, y) of cell centres in the unit square, row by row."""
-    axis = (torch.arange(side, device=device) + 0.5) / side
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], dim=-1).view(-1, 2)
 
 
 def add_unfolded(fine: Tensor, folded: Tensor) -> Tensor:

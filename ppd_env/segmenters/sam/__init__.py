@@ -1,0 +1,1 @@
+"""Published SAM models: image encoders of their own packages, one mask decoder of ours for all of them."""

@@ -1,0 +1,58 @@
+"""SAM 2's mask decoder on single images (Ravi et al. 2024), which EdgeTAM shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ppd_env.segmenters.sam.decoder import MaskDecoder, as_plane
+
+
+class Sam2Decoder(MaskDecoder):
+    """SAM's decoder with an object token in front, finer image features and a fallback for unstable masks.
+
+    ``embedded`` holds ``stretched`` (B, dim, h, h), ``side8`` (B, dim / 4, 2h, 2h) and ``side4``
+    (B, dim / 8, 4h, 4h).
+    """
+
+    before = 1
+    image_name = "stretched"
+
+    def upscale(self, image: Tensor, embedded: Mapping[str, Tensor]) -> Tensor:
+        """Bring the image (B, h * h, dim) to four times its side, with the encoder's finer features."""
+        middle = F.gelu(self.up_norm(self.up1(as_plane(image)) + embedded["side8"]))
+        return F.gelu(self.up2(middle) + embedded["side4"])
+
+    def rate(self, state: Tensor) -> Tensor:
+        """Return the predicted IoU (B, mask_tokens) of every mask token, in [0, 1]."""
+        return super().rate(state).sigmoid()
+
+    def read(
+        self, state: Tensor, fine: Tensor, embedded: Mapping[str, Tensor], multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the asked masks; an unstable single mask gives way to the best ambiguity mask."""
+        if multimask or self.config.stability is None:
+            return super().read(state, fine, embedded, multimask)
+        logits, iou = self.draw(state, fine, slice(None)), self.rate(state)
+        best = 1 + iou[:, 1:].argmax(dim=1)
+        chosen = torch.where(stability(logits[:, 0], *self.config.stability), 0, best)[:, None]
+        return torch.take_along_dim(logits, chosen[..., None, None], dim=1), iou.gather(1, chosen)
+
+
+def stability(logits: Tensor, delta: float, threshold: float) -> Tensor:
+    """Tell whether masks hardly change when their threshold moves from ``-delta`` to ``delta``.
+
+    Args:
+        logits: (B, h, w) float32.
+        delta: How far the threshold moves.
+        threshold: Least share of the larger mask that must remain.
+
+    Returns:
+        (B,) bool; a mask that is empty throughout is stable.
+    """
+    inner = (logits > delta).sum(dim=(1, 2))
+    outer = (logits > -delta).sum(dim=(1, 2))
+    return torch.where(outer > 0, inner / outer, 1.0) >= threshold
