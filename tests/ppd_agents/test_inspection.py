@@ -119,6 +119,9 @@ def test_a_whole_folder_is_fine(root, capsys):
     code, out = run(capsys, "data", "check", root)
     assert code == 0
     assert "1 usable scenes in 1 groups, 0 broken, 0 missing." in out
+    sources._opened.clear()
+    (root / "masks" / "a.png").write_bytes(b"torn")
+    assert run(capsys, "data", "check", root)[0] == 1
 
 
 def test_a_long_list_is_cut_in_print_and_whole_in_the_file(root, capsys):
@@ -129,6 +132,7 @@ def test_a_long_list_is_cut_in_print_and_whole_in_the_file(root, capsys):
     code, out = run(capsys, "data", "check", f"isic://{root}", "--json", target)
     assert code == 1
     assert "... and 4 more" in out
+    assert out.count("_segmentation.png: is not an image") == 30
     assert len(json.loads(target.read_text())["problems"]) == 34
 
 

@@ -298,7 +298,7 @@ def test_open_bank_builds_once_per_process_and_names_segmenter_features():
 def test_errors_name_the_remedy():
     with pytest.raises(ConfigError, match="grid must be at least 1"):
         build(grid=0)
-    with pytest.raises(ConfigError, match=r"Unknown scenes 'dog://x'; known schemes: folder://, list://"):
+    with pytest.raises(ConfigError, match=r"Unknown scenes 'dog://x'; known schemes: coco://, folder://"):
         build("dog://x")
 
 
