@@ -11,7 +11,8 @@ stand in for it:
 
 - ``ppo`` (``policy=greedy``): every move is the one that raises the predecessor's own reward most, until
   none does. Needs no training: the reward sees no ground truth, so it can be climbed at test time. Same:
-  the reward, the start, the moves, the limits, the steps. Different: no learning, and it stops.
+  the reward, the start, the moves, the limits, the steps. Different: no learning, and it stops, as a rule
+  at the fewest prompts allowed, which have the best mean distances.
 - ``ppo?policy=random``: what the released code does, 5 to 20 random matched prompts of each sign.
 - ``ppo?agent=FOLDER``: a defender trained by this package, on the same matched prompts: by a DQN from graph
   statistics (the control ``graph_statistics``) or by PPO from Dice (``maskable_ppo``).

@@ -33,8 +33,7 @@ def test_the_distance_is_that_of_the_cheapest_transport(seed):
     targets = torch.from_numpy(rng.random((5, 30)) < 0.4)
     found = earth_movers_distance(cost, targets)
     expected = [exact_distance(cost[:, chosen].numpy()) for chosen in targets]
-    assert found.tolist() == pytest.approx(expected, abs=0.01)
-    assert (found >= torch.tensor(expected).float() - 1e-3).all()
+    assert found.tolist() == pytest.approx(expected, abs=0.004)
 
 
 def test_equal_sets_are_no_distance_apart():
@@ -87,13 +86,9 @@ def setting():
     segmenter, features = load_segmenter("fake"), load_features("fake")
     source = open_source("shapes://train?count=2&seed=3")
     first, second = source[0], source[1]
-    reference = see_reference(first.image, first.mask, segmenter, features, 8)
-    return (
-        segmenter,
-        reference,
-        see_target(second.image, segmenter, features, 8),
-        see_target(first.image, segmenter, features, 8),
-    )
+    reference = see_reference(first.image, first.mask, segmenter, features, 16)
+    target, itself = (see_target(one.image, segmenter, features, 16) for one in (second, first))
+    return segmenter, reference, target, itself
 
 
 def test_masks_like_the_object_and_full_of_matched_points_score_higher(setting):
@@ -113,7 +108,7 @@ def test_masks_like_the_object_and_full_of_matched_points_score_higher(setting):
 def test_the_best_masks_are_merged(setting, monkeypatch):
     from ppd_agents.methods import matcher
 
-    segmenter, reference, target, _ = setting
+    segmenter, reference, _, target = setting
     asked = []
 
     def rate(reference, target, proposals, matched):

@@ -67,7 +67,7 @@ def test_persam_f_mixes_three_scales_and_refines_the_mix_twice(setting):
 
 
 def test_weights_are_fitted_once_per_reference(setting):
-    segmenter, reference, target = setting
+    segmenter, reference, _ = setting
     method = PerSamF(segmenter, steps=5)
     weights = method.weights(reference)
     assert len(segmenter.calls) == 1
@@ -88,7 +88,7 @@ def scales_and_truth(best, seed=0):
 
 @pytest.mark.parametrize("best", [0, 1, 2])
 def test_the_fit_turns_to_the_scale_that_shows_the_object(best):
-    weights = fit_weights([scales_and_truth(best)], steps=300)
+    weights = fit_weights([scales_and_truth(best)], steps=200)
     assert weights.sum().item() == pytest.approx(1, abs=1e-5)
     assert int(weights.argmax()) == best
     assert weights[best] > 0.4
@@ -119,5 +119,5 @@ def test_the_fit_follows_dice_plus_focal_loss():
 
 def test_several_references_share_the_weights():
     both = [scales_and_truth(0, seed=1), scales_and_truth(2, seed=2)]
-    weights = fit_weights(both, steps=300)
+    weights = fit_weights(both, steps=100)
     assert int(weights.argmin()) == 1

@@ -1,5 +1,7 @@
 """Prompts gone wrong by a known share."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def test_a_share_goes_wrong_and_the_given_prompts_stay_as_they_are(kind):
 @pytest.mark.parametrize("kind", ["dropped", "spurious", "wrong_sign"])
 def test_larger_shares_go_on_from_smaller_ones(kind):
     wrong = [set(np.flatnonzero(gone_wrong(kind, share) != STATUS)) for share in (0.1, 0.3, 0.7, 1.0)]
-    assert all(small < large for small, large in zip(wrong, wrong[1:], strict=False))
+    assert all(small < large for small, large in pairwise(wrong))
 
 
 def test_jittered_prompts_that_moved_stay_where_they_went():
