@@ -96,7 +96,7 @@ class Matcher:
         chosen = scores.topk(min(MERGED, len(scores)))
         merged = chosen.indices[chosen.values > LEAST_SHARE * chosen.values[0]]
         masks = at_native_size(proposals.logits[merged], target.size)
-        return OneShotResult(masks.any(axis=0), centres, labels)
+        return OneShotResult(np.logical_or.reduce(masks), centres, labels)
 
     @torch.no_grad()
     def _propose(self, target: SeenTarget, sets: list[np.ndarray], matched: np.ndarray) -> Proposals:

@@ -147,7 +147,7 @@ def _best_point(looks: Tensor, features: Tensor, size: tuple[int, int]) -> tuple
     """Return the centre of the patch most like ``looks`` (1, d) as a positive prompt of an image."""
     node = int(cosine_similarity(features, looks)[:, 0].argmax())
     centre = patch_centres(round(len(features) ** 0.5))[node].numpy()
-    point = (centre * np.float32([size[1], size[0]]))[None]
+    point = (centre * np.array([size[1], size[0]], np.float32))[None]
     return point, np.ones(1, np.int64)
 
 

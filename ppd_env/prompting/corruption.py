@@ -74,7 +74,7 @@ def spurious(status: np.ndarray, share: float, rng: np.random.Generator) -> np.n
     """
     added = status.copy()
     free = rng.permutation(np.flatnonzero(status == INACTIVE))
-    signs = rng.choice(np.int8([POSITIVE, NEGATIVE]), len(free))
+    signs = rng.choice(np.array([POSITIVE, NEGATIVE], np.int8), len(free))
     count = min(_count(status, share), len(free))
     added[free[:count]] = signs[:count]
     return added

@@ -175,5 +175,6 @@ def as_points(status: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
     """
     nodes = np.flatnonzero(status != INACTIVE)
     height, width = size
-    points: np.ndarray = patch_centres(grid_of(len(status))).numpy()[nodes] * np.float32([width, height])
+    extent = np.array([width, height], np.float32)
+    points: np.ndarray = patch_centres(grid_of(len(status))).numpy()[nodes] * extent
     return points, (status[nodes] == POSITIVE).astype(np.int64)
