@@ -219,3 +219,12 @@ def test_negatives_near_the_object_go_unless_they_are_hard():
     near[1] = 999.0  # farthest of all from the object, though beside it in the image
     hard = gbmseg_prompts(reference, Target(near))
     assert hard[1] == NEGATIVE
+
+
+def test_a_lone_negative_beside_the_object_goes():
+    reference = torch.tensor([[0.0, 0.0]] + [[1.0, 0.0]] * 255)
+    features = torch.full((256, 2), 5.0)
+    features[0], features[1], features[200] = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.full((2,), 9.0)
+    status = gbmseg_prompts(Reference(reference, mask_of(16, [0])), Target(features))
+    assert np.flatnonzero(status).tolist() == [0, 200]
+    assert status[200] == NEGATIVE
