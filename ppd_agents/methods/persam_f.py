@@ -2,11 +2,10 @@
 
 Published (Zhang et al., ICLR 2024, "Fine-tuning of PerSAM-F"; settings of the released code): on the
 reference itself, one positive point where the reference is most like its object; the three ambiguity
-masks of that point, mixed with weights 1
-- w1 - w2, w1, w2, both a third at first; Dice plus focal loss of the mixed logits at the image's own
-  size; 1,000 steps of
-AdamW on the two weights, learning rate 1e-3 falling by a cosine. The target gets one positive point, its
-three masks are mixed with the same weights, and the mix is refined twice as in PerSAM.
+masks of that point, mixed with two free weights, a third each at first, and what is missing to 1 for the
+first mask; Dice plus focal loss of the mixed logits at the image's own size; 1,000 steps of AdamW on the
+two weights, learning rate 1e-3 falling by a cosine. The target gets one positive point, its three masks are
+mixed with the same weights, and the mix is refined twice as in PerSAM.
 
 Same here: all of that, where the object's feature is the mean of its mean and its maximum. The three
 masks of the reference never change during the fit, so they are decoded once. Nothing is random: the
@@ -98,6 +97,7 @@ class PerSamF:
         return fit_weights(pairs, self._steps)
 
 
+@torch.enable_grad()
 def fit_weights(pairs: Sequence[tuple[Tensor, Tensor]], steps: int = STEPS) -> Tensor:
     """Find the weights with which masks of several scales best make up a known mask.
 
