@@ -91,6 +91,29 @@ def test_matching_finds_the_object_of_the_reference_itself(models, scenes):
         assert dice(found.mask, one.mask) > 0.6
 
 
+@pytest.mark.parametrize("name", ["gbmseg", "matcher", "matching", "ours", "persam", "ppo"])
+def test_mini_finds_the_object_of_the_reference_itself(name):
+    models = load_segmenter("mini"), load_features("mini")
+    source = open_source("shapes://test?count=2&seed=0")
+    method = open_method(name, *models)
+    for one in (source[0], source[1]):
+        reference = see_reference(one.image, one.mask, *models, 16)
+        found = method.segment(reference, see_target(one.image, *models, 16), np.random.default_rng(0))
+        assert dice(found.mask, one.mask) > 0.6
+
+
+def test_ours_with_mini_is_the_defender_that_ships():
+    models = load_segmenter("mini"), load_features("mini")
+    source = open_source("shapes://test?count=2&seed=0")
+    reference = see_reference(source[0].image, source[0].mask, *models, 16)
+    target = see_target(source[1].image, *models, 16)
+    found = open_method("ours", *models).segment(reference, target)
+    points, labels = as_points(feature_matching(reference, target), target.size)
+    expected = Defender.load("mini").refine(source[1].image, points, labels)
+    assert np.array_equal(found.points, expected.points)
+    assert np.array_equal(found.labels, expected.labels)
+
+
 def test_banks_give_the_same_references_and_targets(models, scenes):
     bank = open_bank("shapes://train?count=4&seed=3", "fake", "fake", GRID)
     method = open_method("matching", *models)
@@ -220,6 +243,16 @@ def test_the_predecessor_climbs_its_own_reward_until_no_move_raises_it():
     assert ratings[1:].max() <= ratings[0] + 1e-5
     walks = [walk(status, features, np.random.default_rng(seed)) for seed in range(20)]
     assert (rated(features, walks) < ratings[0]).all()
+
+
+def test_the_predecessor_goes_on_past_the_fewest_and_takes_back_what_looks_wrong():
+    status, features = np.zeros(64, np.int8), torch.zeros(64, 2)
+    status[:9], status[30:38] = POSITIVE, NEGATIVE
+    features[30:38] = features[0] = 10.0  # the first prompt, taken before anything can be compared, lies
+    chosen = climb(status, features)
+    assert chosen[0] == 0
+    assert (chosen == POSITIVE).sum() >= FEWEST
+    assert (chosen == NEGATIVE).sum() >= FEWEST
 
 
 def test_the_predecessor_takes_all_where_there_are_few():
