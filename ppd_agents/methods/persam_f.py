@@ -114,7 +114,7 @@ def fit_weights(pairs: Sequence[tuple[Tensor, Tensor]], steps: int = STEPS) -> T
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for _ in tqdm(range(steps), desc="PerSAM-F", leave=False, delay=2):
         weights = _all(free)
-        loss = torch.stack([_loss(weights @ logits, truth) for logits, truth in pairs]).mean()
+        loss = torch.stack([dice_plus_focal(weights @ logits, truth) for logits, truth in pairs]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -127,8 +127,13 @@ def _all(free: Tensor) -> Tensor:
     return torch.cat([1 - free.sum(dim=0, keepdim=True), free])
 
 
-def _loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return Dice loss plus focal loss of the logits (P,) against the truth (P,)."""
+def dice_plus_focal(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return Dice loss plus the mean focal loss (Lin et al., ICCV 2017), a scalar.
+
+    Args:
+        logits: (P,) float32.
+        truth: (P,) float32, 0 or 1.
+    """
     share = logits.sigmoid()
     dice = 1 - (2 * (share * truth).sum() + 1) / (share.sum() + truth.sum() + 1)
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")

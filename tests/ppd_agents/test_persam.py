@@ -6,7 +6,7 @@ import torch
 
 from ppd_agents.methods.contract import at_native_size, see_reference, see_target
 from ppd_agents.methods.persam import PerSam
-from ppd_agents.methods.persam_f import PerSamF, fit_weights
+from ppd_agents.methods.persam_f import PerSamF, dice_plus_focal, fit_weights
 from ppd_env.features.registry import load_features
 from ppd_env.prompting import as_points, persam_prompts
 from ppd_env.scenes.sources import open_source
@@ -16,16 +16,18 @@ GRID = 8
 
 
 class Recorder(FakeSegmenter):
-    """Remembers every call of ``decode`` and what it answered."""
+    """Remembers every call of ``decode`` and its answer; each time another of three masks is best."""
 
     def __init__(self):
         super().__init__()
         self.calls = []
 
     def decode(self, embedding, points, labels, mask=None, multimask=False, rows=None):
-        answer = super().decode(embedding, points, labels, mask, multimask, rows)
-        self.calls.append((points, labels, mask, multimask, *answer))
-        return answer
+        logits, iou = super().decode(embedding, points, labels, mask, multimask, rows)
+        if multimask:
+            iou = torch.tensor([[0.9, 0.5, 0.1]]).roll(len(self.calls), dims=1)
+        self.calls.append((points, labels, mask, multimask, logits, iou))
+        return logits, iou
 
 
 @pytest.fixture
@@ -103,20 +105,23 @@ def test_the_fit_is_a_third_each_at_first_and_repeats_exactly():
         assert torch.equal(fit_weights([pair], steps=20), fitted)
 
 
-def test_the_fit_follows_dice_plus_focal_loss():
-    """One step by hand: AdamW's first step is the learning rate against the gradient's sign, after decay."""
+def test_the_loss_is_dice_plus_focal_loss():
     logits, truth = scales_and_truth(2)
-    free = torch.full((2,), 1 / 3, dtype=torch.float64, requires_grad=True)
-    mixed = torch.cat([1 - free.sum()[None], free]) @ logits.double()
-    share = torch.sigmoid(mixed)
-    dice = 1 - (2 * (share * truth).sum() + 1) / (share.sum() + truth.sum() + 1)
-    right = torch.where(truth > 0, share, 1 - share)
-    alpha = torch.where(truth > 0, 0.25, 0.75)
-    (dice + (-alpha * (1 - right) ** 2 * right.log()).mean()).backward()
+    share = 1 / (1 + np.exp(-logits[0].double().numpy()))
+    wanted = truth.numpy() > 0
+    dice = 1 - (2 * share[wanted].sum() + 1) / (share.sum() + wanted.sum() + 1)
+    right = np.where(wanted, share, 1 - share)
+    focal = -np.where(wanted, 0.25, 0.75) * (1 - right) ** 2 * np.log(right)
+    assert dice_plus_focal(logits[0], truth).item() == pytest.approx(dice + focal.mean(), abs=1e-5)
+
+
+def test_a_step_is_adams_against_the_gradient_of_the_loss():
+    logits, truth = scales_and_truth(2)
+    free = torch.full((2,), 1 / 3, requires_grad=True)
+    dice_plus_focal(torch.cat([1 - free.sum()[None], free]) @ logits, truth).backward()
     step = free.grad / (free.grad.abs() + 1e-4)
     expected = free.detach() * (1 - 1e-3 * 0.01) - 1e-3 * step
-    found = fit_weights([(logits, truth)], steps=1)[1:]
-    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert fit_weights([(logits, truth)], steps=1)[1:].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_several_references_share_the_weights():
