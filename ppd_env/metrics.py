@@ -1,7 +1,15 @@
-"""Dice and IoU of masks: both empty 1, one empty 0."""
+"""Dice and IoU of masks, of a whole set's pixels too, distances of outlines, and the area under a curve.
+
+Both masks empty: Dice and IoU are 1 and the distance 0. One empty: Dice and IoU are 0, and the distance
+is the image's diagonal, the largest there can be.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,7 +36,7 @@ def iou(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = Non
 
 
 def _checked(
-    prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None
+    prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take void pixels out of both masks.
 
@@ -43,6 +51,82 @@ def _checked(
     if void is None:
         return masks[0], masks[1]
     return masks[0] & ~masks[2], masks[1] & ~masks[2]
+
+
+def pooled_dice(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
+    """Return the Dice of all pixels of a set taken together, in [0, 1]: large objects count more.
+
+    Args:
+        predictions: Masks, bool, each of any shape.
+        truths: As many, of the same shapes.
+    """
+    both, areas = _pooled(predictions, truths)
+    return 1.0 if areas == 0 else 2 * both / areas
+
+
+def pooled_iou(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
+    """Return the IoU of all pixels of a set taken together, in [0, 1]; arguments as for ``pooled_dice``."""
+    both, areas = _pooled(predictions, truths)
+    return 1.0 if areas == 0 else both / (areas - both)
+
+
+def _pooled(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> tuple[int, int]:
+    """Sum over all pairs the pixels that both masks hold, and the areas of the two."""
+    both = areas = 0
+    for pair in zip(predictions, truths, strict=True):
+        prediction, truth = _checked(*pair)
+        both += int((prediction & truth).sum())
+        areas += int(prediction.sum()) + int(truth.sum())
+    return both, areas
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray, percentile: float = 95) -> float:
+    """Return the 95th percentile of the distances between two masks' outlines, in pixels.
+
+    The distances of every outline pixel of either mask to the nearest one of the other are taken together (as
+    medpy does, which PPD's authors measure with; others take the larger of two percentiles). A mask's outline
+    is those of its pixels that have one of four neighbours outside it; outside the image is outside.
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        percentile: 100 gives the Hausdorff distance.
+    """
+    prediction, truth = _checked(prediction, truth)
+    if not prediction.any() or not truth.any():
+        height, width = truth.shape
+        return 0.0 if not (prediction.any() or truth.any()) else math.hypot(height - 1, width - 1)
+    left, right = _outline(prediction), _outline(truth)
+    return float(np.percentile(np.concatenate([_away(right)[left], _away(left)[right]]), percentile))
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    outline: np.ndarray = mask & (inner == 0)
+    return outline
+
+
+def _away(outline: np.ndarray) -> np.ndarray:
+    """Return every pixel's Euclidean distance to the nearest one of an outline, (H, W) float32."""
+    return cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def area_under_curve(at: Sequence[float], scores: Sequence[float]) -> float:
+    """Return the mean height of a curve between its first and last point, by the trapezoidal rule.
+
+    Args:
+        at: n >= 2 places, ascending, of any unit: shares of corrupted prompts, attack budgets.
+        scores: The n heights; the result has their unit.
+
+    Raises:
+        ValueError: The places do not ascend, or are fewer than two, or not as many as the heights.
+    """
+    places, heights = np.asarray(at, np.float64), np.asarray(scores, np.float64)
+    if len(places) < 2 or places.shape != heights.shape or (np.diff(places) <= 0).any():
+        raise ValueError(f"A curve needs two or more ascending places with a score each, got {at}, {scores}.")
+    area = ((heights[1:] + heights[:-1]) / 2 * np.diff(places)).sum()
+    return float(area / (places[-1] - places[0]))
 
 
 def batch_dice(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ppd_env.errors import ConfigError
-from ppd_env.prompting.matching import matching_prompts, patch_coverage
+from ppd_env.prompting.coverage import patch_coverage
+from ppd_env.prompting.matching import matching_prompts
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.scenes.scene import scene_class
 

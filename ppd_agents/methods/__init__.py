@@ -1,1 +1,1 @@
-"""Other methods that learn to defend, on the same games; one folder each."""
+"""Other methods on the same benchmark: some segment what a reference shows, some learn to defend."""

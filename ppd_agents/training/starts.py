@@ -27,8 +27,9 @@ def draw_scenes(count: int, rounds: int, games: int, rng: np.random.Generator) -
 
 def draw_ideal(bank: SceneBank, rows: Tensor, layout: str, rng: np.random.Generator) -> Tensor:
     """Draw ideal prompts for the scenes ``rows`` (B,): (B, N) int8."""
-    truth, peak = bank.truth[rows].cpu().numpy(), bank.peak[rows].tolist()
-    drawn = [ideal_prompts(t, p, rng, layout) for t, p in zip(truth, peak, strict=True)]
+    truth, void = bank.truth[rows].cpu().numpy(), bank.void[rows].cpu().numpy()
+    known = zip(truth, bank.peak[rows].tolist(), void, strict=True)
+    drawn = [ideal_prompts(inside, peak, rng, layout, unknown) for inside, peak, unknown in known]
     return torch.from_numpy(np.stack(drawn)).to(bank.device)
 
 

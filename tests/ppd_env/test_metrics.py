@@ -1,13 +1,33 @@
-"""Dice and IoU, and their empty cases."""
+"""Dice and IoU, distances of outlines, their empty cases, and what other libraries say."""
 
 import numpy as np
 import pytest
 import torch
 
-from ppd_env.metrics import batch_dice, batch_iou, dice, iou
+from ppd_env.metrics import (
+    area_under_curve,
+    batch_dice,
+    batch_iou,
+    dice,
+    hd95,
+    iou,
+    pooled_dice,
+    pooled_iou,
+)
 
 EMPTY, FULL = np.zeros((2, 3), bool), np.ones((2, 3), bool)
 HALF = np.array([[True, True, True], [False, False, False]])
+
+
+def blobs(seed, size=(41, 57)):
+    """Two masks of one image, each made of a few rectangles."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((2, *size), bool)
+    for mask in masks:
+        for _ in range(3):
+            top, left = rng.integers(0, size[0] - 5), rng.integers(0, size[1] - 5)
+            mask[top : top + rng.integers(3, 20), left : left + rng.integers(3, 20)] = True
+    return masks
 
 
 @pytest.mark.parametrize(
@@ -39,3 +59,102 @@ def test_masks_must_match():
         dice(EMPTY, EMPTY.T)
     with pytest.raises(ValueError, match="bool"):
         iou(EMPTY.astype(np.uint8), EMPTY)
+    with pytest.raises(ValueError, match="shape"):
+        hd95(EMPTY, EMPTY.T)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        pooled_dice([HALF, HALF], [HALF])
+
+
+def test_pooled_scores_count_pixels_and_not_images():
+    large, small = np.ones((30, 30), bool), np.ones((1, 1), bool)
+    assert pooled_dice([large, ~small], [large, small]) == pytest.approx(1800 / 1801)
+    assert pooled_iou([large, ~small], [large, small]) == pytest.approx(900 / 901)
+    assert pooled_dice([EMPTY, EMPTY], [EMPTY, EMPTY]) == pooled_iou([], []) == 1
+    pairs = [blobs(seed) for seed in range(4)]
+    predictions, truths = zip(*pairs, strict=True)
+    stacked = np.concatenate(predictions), np.concatenate(truths)
+    assert pooled_dice(predictions, truths) == pytest.approx(dice(*stacked))
+    assert pooled_iou(iter(predictions), iter(truths)) == pytest.approx(iou(*stacked))
+
+
+def outline_pixels(mask):
+    """The pixels of a mask with one of four neighbours outside it, one by one."""
+    padded = np.pad(mask, 1)
+    return np.array(
+        [
+            (y, x)
+            for y, x in np.argwhere(mask)
+            if not (padded[y, x + 1] and padded[y + 2, x + 1] and padded[y + 1, x] and padded[y + 1, x + 2])
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hd95_is_the_percentile_of_all_distances_between_the_outlines(seed):
+    left, right = blobs(seed)
+    gaps = np.linalg.norm(outline_pixels(left)[:, None] - outline_pixels(right)[None], axis=2)
+    expected = np.percentile(np.concatenate([gaps.min(axis=0), gaps.min(axis=1)]), 95)
+    assert hd95(left, right) == pytest.approx(expected, abs=1e-4)
+    assert hd95(right, left) == hd95(left, right)
+    assert hd95(left, right, 100) == pytest.approx(max(gaps.min(0).max(), gaps.min(1).max()), abs=1e-4)
+
+
+def test_hd95_of_shifted_equal_and_empty_masks():
+    square = np.zeros((20, 30), bool)
+    square[5:10, 5:10] = True
+    assert hd95(square, square) == 0
+    assert hd95(square, np.roll(square, 3, axis=1), 100) == 3
+    empty = np.zeros_like(square)
+    assert hd95(empty, empty) == 0
+    assert hd95(empty, square) == hd95(square, empty) == pytest.approx(np.hypot(19, 29))
+    assert hd95(np.ones_like(square), square) > 0
+
+
+def test_area_under_a_curve_is_its_mean_height():
+    assert area_under_curve([0, 0.5, 1], [80, 80, 80]) == 80
+    assert area_under_curve([0, 1, 4], [90, 60, 0]) == pytest.approx((75 + 3 * 30) / 4)
+    for places, scores in (([0], [1]), ([0, 0], [1, 1]), ([0, 1], [1]), ([1, 0], [1, 1])):
+        with pytest.raises(ValueError, match="ascending"):
+            area_under_curve(places, scores)
+
+
+PAIRS = [blobs(seed) for seed in range(6)]
+
+
+def test_torchmetrics_says_the_same():
+    torchmetrics = pytest.importorskip("torchmetrics.segmentation")
+    prediction, truth = (torch.from_numpy(np.stack(masks)) for masks in zip(*PAIRS, strict=True))
+    classes = [torch.stack([~masks, masks], dim=1).long() for masks in (prediction, truth)]
+    options = {"num_classes": 2, "include_background": False}
+    per_image = torchmetrics.DiceScore(average="macro", aggregation_level="samplewise", **options)
+    assert np.mean([dice(*pair) for pair in PAIRS]) == pytest.approx(float(per_image(*classes)), abs=1e-6)
+    pooled = torchmetrics.DiceScore(average="macro", aggregation_level="global", **options)
+    assert pooled_dice(*zip(*PAIRS, strict=True)) == pytest.approx(float(pooled(*classes)), abs=1e-6)
+    mean_iou = torchmetrics.MeanIoU(**options)
+    assert np.mean([iou(*pair) for pair in PAIRS]) == pytest.approx(float(mean_iou(*classes)), abs=1e-6)
+    # Its Hausdorff distance is no help: in 1.9 its distance transform is off by many pixels on such masks.
+
+
+def test_torchmetrics_pools_iou_the_same():
+    classification = pytest.importorskip("torchmetrics.classification")
+    prediction, truth = (torch.from_numpy(np.stack(masks)) for masks in zip(*PAIRS, strict=True))
+    expected = classification.BinaryJaccardIndex()(prediction.int(), truth.int())
+    assert pooled_iou(*zip(*PAIRS, strict=True)) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_monai_says_the_same():
+    metrics = pytest.importorskip("monai.metrics")
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    for left, right in PAIRS:
+        pair = [torch.from_numpy(mask)[None, None].float() for mask in (left, right)]
+        assert dice(left, right) == pytest.approx(float(metrics.compute_dice(*pair)), abs=1e-6)
+        assert iou(left, right) == pytest.approx(float(metrics.compute_iou(*pair)), abs=1e-6)
+        farthest = metrics.compute_hausdorff_distance(*pair, include_background=True)
+        assert hd95(left, right, 100) == pytest.approx(float(farthest), abs=1e-4)
+        outlines = get_mask_edges(left, right)
+        both = [get_surface_distance(*outlines), get_surface_distance(*outlines[::-1])]
+        expected = np.percentile(np.concatenate([np.asarray(one) for one in both]), 95)
+        assert hd95(left, right) == pytest.approx(expected, abs=1e-4)
+        directed = metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95)
+        assert hd95(left, right) <= float(directed) + 1e-4
