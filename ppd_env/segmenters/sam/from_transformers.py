@@ -113,7 +113,7 @@ def load_transformers(uri: Uri, device: torch.device) -> SamSegmenter:
     if uri.scheme == "edgetam":
         _require_timm(uri)
     model = load_pretrained(uri, family.classes, unused=(_POINT_CODES,))
-    state, folder = model.state_dict(), Path(model.config.name_or_path)
+    state, folder = model.state_dict(), Path(str(model.config.name_or_path))
     if not torch.equal(state[_GRID_CODES], state[_POINT_CODES]):
         raise ConfigError(
             f"{folder}: {_GRID_CODES!r} and {_POINT_CODES!r} differ, but SAM encodes image and points alike; "
