@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppd_env.errors import ConfigError
 from ppd_env.features.scale import calibrate
@@ -92,7 +92,7 @@ class DinoFeatures:
         self._resample = family.resample
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(std, device=device).view(3, 1, 1)
-        self._model = model.to(device)
+        self._model = nn.Module.to(model, device)  # the model's own wrapper around it has no usable types
         self.dim, self._scale = calibrate(self._tokens)
 
     def extract(self, image: np.ndarray, grid: int) -> Tensor:
@@ -125,7 +125,7 @@ def load_dino(uri: Uri, device: torch.device) -> DinoFeatures:
     """
     family = FAMILIES[uri.scheme]
     model = load_pretrained(uri, family.classes, unused=("mask_token",))
-    mean, std = _normalisation(uri, Path(model.config.name_or_path))
+    mean, std = _normalisation(uri, Path(str(model.config.name_or_path)))
     return DinoFeatures(model, family, uri.text, mean, std, device)
 
 
