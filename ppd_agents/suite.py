@@ -180,17 +180,23 @@ def run_suite(
                 "scenes": list(scenes.uris),
                 "absent": list(scenes.absent),
                 "scene_sets": notes,
-                "agents": [one.fingerprint for one in contestants],
-                "rivals": [
-                    {name: agents_fingerprint(rival) for name, rival in one.rivals.items()}
-                    for one in contestants
-                ],
-                "train": [one.defender.notes.get("config") for one in contestants],
+                **_who_played(contestants),
                 "cleaners": cleaner_settings(),
                 "matching": {"reference": REFERENCE_RULE},
             },
         }
     )
+
+
+def _who_played(contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """Return the fingerprints of all agents, and how they were trained."""
+    return {
+        "agents": [one.fingerprint for one in contestants],
+        "rivals": [
+            {name: agents_fingerprint(rival) for name, rival in one.rivals.items()} for one in contestants
+        ],
+        "train": [one.defender.notes.get("config") for one in contestants],
+    }
 
 
 def _measure(

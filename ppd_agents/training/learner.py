@@ -137,32 +137,34 @@ def build_learner(
         scenes=(bank.features, bank.positions),
         truth=bank.truth if config.label_mode == "truth" else None,
         rng=rng,
-        gamma=config.gamma,
-        reward_scale=config.reward_scale,
-        double=config.double,
-        n_step=config.n_step,
-        prioritised=config.prioritised,
-        loss=config.loss,
-        huber_delta=config.huber_delta,
-        branches=config.branches,
-        branch_greedy=config.branch_greedy,
         attacks=attacks if network.suspicion else None,
         epsilon=epsilon,
         learning_rate=lambda _: first + (last - first) * epsilon.progress,
-        batch_size=config.batch_size,
-        buffer_size=config.buffer_size,
-        learning_starts=config.learning_starts,
-        train_freq=1,
-        gradient_steps=config.gradient_steps,
-        target_update_interval=config.target_update * config.games,  # SB3 counts every game's step
-        tau=config.tau,
-        device=config.device,
-        policy_kwargs={
+        **_learning(config),
+    )
+    return Learner(role, games, starts, env, model, epsilon)
+
+
+def _learning(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of ``MaskedDQN`` that a training names as they are."""
+    named = ("gamma", "reward_scale", "double", "n_step", "prioritised", "loss", "huber_delta", "branches")
+    named += (
+        "branch_greedy",
+        "batch_size",
+        "buffer_size",
+        "learning_starts",
+        "gradient_steps",
+        "tau",
+        "device",
+    )
+    return {name: getattr(config, name) for name in named} | {
+        "train_freq": 1,
+        "target_update_interval": config.target_update * config.games,  # SB3 counts every game's step
+        "policy_kwargs": {
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"weight_decay": config.weight_decay},
         },
-    )
-    return Learner(role, games, starts, env, model, epsilon)
+    }
 
 
 def _reward(network: QNetworkConfig, config: TrainConfig, bank: SceneBank) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ppd_env.paths import cache_dir
 
-FORMAT = 4
+FORMAT = 5
 """Raised by one whenever the meaning of a cached tensor or manifest entry changes."""
 
 TENSORS = "tensors.safetensors"
