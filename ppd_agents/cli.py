@@ -18,6 +18,7 @@ from ppd_env.errors import ConfigError, PPDError
 if TYPE_CHECKING:
     from ppd_agents.dqn.agent import Agent
     from ppd_agents.evaluation.settings import EvaluationConfig
+    from ppd_agents.training.presets import TrainConfig
 
 JsonPath = Annotated[Path | None, arg(metavar="PATH")]
 
@@ -33,7 +34,9 @@ class Run:
     seed: int = 0
     """Seed of training and evaluation."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
-    """Settings of the training; the ppd-* ones name models and data this version cannot load yet."""
+    """Settings of the training; the ppd-* ones need a GPU, published weights and --scenes."""
+    scenes: str | None = None
+    """URI of the training scenes, such as fss1000:///data/fss; those of the preset where None."""
     device: str = "cpu"
     """A torch device, such as cuda."""
     json: JsonPath = None
@@ -55,7 +58,9 @@ class Train:
     seed: int = 0
     """Seed of the training."""
     preset: Literal["mini", "ppd-arxiv", "ppd-cvpr"] = "mini"
-    """Settings of the training."""
+    """Settings of the training; the ppd-* ones need a GPU, published weights and --scenes."""
+    scenes: str | None = None
+    """URI of the training scenes, such as fss1000:///data/fss; those of the preset where None."""
     device: str = "cpu"
     """A torch device, such as cuda."""
     wandb: Literal["off", "offline", "online"] = "off"
@@ -179,16 +184,21 @@ def _checked_device(name: str) -> str:
     return str(as_device(name))
 
 
+def _training(options: Run | Train) -> TrainConfig:
+    from ppd_agents.training.presets import preset
+
+    chosen = {} if options.scenes is None else {"scenes": options.scenes}
+    device = _checked_device(options.device)
+    return preset(options.preset, seed=options.seed, wandb=options.wandb, device=device, **chosen)
+
+
 def _run(options: Run) -> int:
     from ppd_agents.evaluation.tables import write_json
     from ppd_agents.locking import sole_user
     from ppd_agents.pipeline import RunConfig, run_all
-    from ppd_agents.training.presets import preset
 
     folder = options.runs / _checked_name(options.name)
-    train = preset(
-        options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
-    )
+    train = _training(options)
     with sole_user(folder):
         config = RunConfig(train, name=options.name)
         result = run_all(config, folder, print, skip_damaged=options.skip_damaged)
@@ -202,13 +212,10 @@ def _run(options: Run) -> int:
 def _train(options: Train) -> int:
     from ppd_agents.locking import sole_user
     from ppd_agents.training.adversarial import train_adversarial
-    from ppd_agents.training.presets import preset
 
     run = options.runs / _checked_name(options.name)
     folder = run / "training"
-    train = preset(
-        options.preset, seed=options.seed, wandb=options.wandb, device=_checked_device(options.device)
-    )
+    train = _training(options)
     with sole_user(run):
         train_adversarial(train, folder, resume=True, skip_damaged=options.skip_damaged)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")

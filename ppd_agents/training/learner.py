@@ -29,6 +29,26 @@ Record = dict[str, Any]
 """Numbers of one round by name."""
 
 
+_AS_NAMED = (
+    "gamma",
+    "reward_scale",
+    "double",
+    "n_step",
+    "prioritised",
+    "loss",
+    "huber_delta",
+    "branches",
+    "branch_greedy",
+    "batch_size",
+    "buffer_size",
+    "learning_starts",
+    "gradient_steps",
+    "tau",
+    "device",
+)
+"""Fields of a training that ``MaskedDQN`` takes under the same names."""
+
+
 @dataclass
 class Learner:
     """One agent in training.
@@ -146,18 +166,8 @@ def build_learner(
 
 
 def _learning(config: TrainConfig) -> dict[str, Any]:
-    """Return the arguments of ``MaskedDQN`` that a training names as they are."""
-    named = ("gamma", "reward_scale", "double", "n_step", "prioritised", "loss", "huber_delta", "branches")
-    named += (
-        "branch_greedy",
-        "batch_size",
-        "buffer_size",
-        "learning_starts",
-        "gradient_steps",
-        "tau",
-        "device",
-    )
-    return {name: getattr(config, name) for name in named} | {
+    """Return what ``MaskedDQN`` is told of a training alone."""
+    return {name: getattr(config, name) for name in _AS_NAMED} | {
         "train_freq": 1,
         "target_update_interval": config.target_update * config.games,  # SB3 counts every game's step
         "policy_kwargs": {
