@@ -134,8 +134,6 @@ def _check_rehearsals(config: TrainConfig) -> None:
         raise ConfigError(
             f"shaping knows the attack, the reward {config.reward!r} must not: set shaping to 0."
         )
-    if config.final_rehearsals and not config.final_updates:
-        raise ConfigError("final_rehearsals are for the final updates: set final_updates above 0 with them.")
     if not config.rehearsals:
         return
     if not config.shaping:

@@ -75,7 +75,7 @@ class TrainConfig:
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
-        final_rehearsals: Rounds' worth of rehearsals against the trained attacker, after the last round.
+        final_rehearsals: Rounds' worth of rehearsals against the trained attacker, before the final updates.
         final_updates: Gradient steps the defender takes after the last round on all it has met, without
             another decode; the learning rate falls from half of ``learning_rate`` to 0.
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.

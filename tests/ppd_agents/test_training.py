@@ -309,7 +309,6 @@ def test_presets_have_the_published_numbers():
         ({"seed": -1}, "seed"),
         ({"grid": 0}, "grid"),
         ({"progress": 1}, "progress"),
-        ({"final_updates": 0}, "final_rehearsals"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):
