@@ -327,6 +327,8 @@ class Alternation:
             refuse_foreign(facts["signatures"], self._signatures(), "signature of the")
             scatter(self.parts, checkpoint.tensors, facts["parts"])
             self.history, self.done = list(facts["history"]), checkpoint.round
+        except PPDError:
+            raise
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PPDError(f"Its content is damaged ({error!r}). Use another checkpoint.") from error
 

@@ -291,7 +291,7 @@ def test_damage_is_told_and_the_newest_good_checkpoint_offered(trained, damage, 
     damage(found[-1])
     with pytest.raises(PPDError, match=reason) as told:
         train_adversarial(short(), folder, resume=True)
-    for part in (str(found[-1]), "newest good one is checkpoint-000002", "--skip-damaged"):
+    for part in (found[-1].name, "newest good one is checkpoint-000002", "--skip-damaged"):
         assert part in str(told.value)
     assert list_checkpoints(folder / "checkpoints") == found
 
