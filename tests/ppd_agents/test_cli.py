@@ -52,7 +52,6 @@ def picture(tmp_path):
         (("refine", ".", "--points", "no.json", "--out", "out"), "is a folder"),
         (("run", "--seed", "-1"), "seed must be at least 0"),
         (("train", "--scenes", "nowhere://x"), "nowhere://x"),
-        (("run", "--preset", "ppd-arxiv"), "fss1000:///data/mine"),
         (("evaluate", "--suite", "controls", "--other-seeds", "0"), "--other-seeds from 1 on"),
         (
             ("evaluate", "--suite", "controls", "--sections"),
