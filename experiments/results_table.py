@@ -68,6 +68,9 @@ def controls_table(suite: dict[str, Any]) -> str:
         some = next(iter(tables.values()))[key]
         learned = [_estimate(t[key], digits) for t in tables.values()]
         lines.append(_line([f"{label}, **the defender**", *learned]))
+        if all("per_seed" in t[key] for t in tables.values()):
+            seeds = [", ".join(_plain(one, digits) for one in t[key]["per_seed"]) for t in tables.values()]
+            lines.append(_line([f"{label}, the defender of each seed", *seeds]))
         for row in some["controls"]:
             name = row.partition(".")[2]
             cells = [_estimate(t[key]["controls"][row], digits) for t in tables.values()]
@@ -168,6 +171,10 @@ def _called(uri: str) -> str:
 
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _plain(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:

@@ -15,7 +15,7 @@ from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.prompt_sets import PromptSet
 from ppd_env.game.actions import NEGATIVE, POSITIVE, legal_actions
 from ppd_env.graph.distances import pairwise_distance
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import ABSENT, Embedding, Segmenter
 from ppd_env.segmenters.letterbox import scaled_size
 from ppd_env.simulator import FEEDBACK_SAMPLES

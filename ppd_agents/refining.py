@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from ppd_agents.defender import Defender, Refinement
 from ppd_agents.evaluation.tables import write_json
+from ppd_agents.methods.contract import at_native_size, decode
 from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
@@ -19,7 +19,6 @@ from ppd_env.rendering import Frame, draw
 from ppd_env.scenes.reading import read_image
 from ppd_env.scenes.scene import RawScene
 from ppd_env.segmenters.contract import Segmenter
-from ppd_env.segmenters.letterbox import upscale_logits
 from ppd_env.segmenters.registry import load_segmenter
 
 TRAINED_HERE = Path("runs/default/training/defender")
@@ -79,7 +78,6 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return points, labels.astype(np.int64)
 
 
-@torch.no_grad()
 def segment(segmenter: Segmenter, image: np.ndarray, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mask a prompt set gives, (H, W) bool.
 
@@ -89,11 +87,9 @@ def segment(segmenter: Segmenter, image: np.ndarray, points: np.ndarray, labels:
         points: (n, 2) pixels (x, y), n >= 1.
         labels: (n,) 1 positive, 0 negative.
     """
-    where = torch.as_tensor(points, dtype=torch.float32, device=segmenter.device)[None]
-    signs = torch.as_tensor(labels, dtype=torch.int64, device=segmenter.device)[None]
-    logits, _ = segmenter.decode(segmenter.embed(image), where, signs)
+    logits, _ = decode(segmenter, segmenter.embed(image), points, labels)
     height, width = image.shape[:2]
-    return np.asarray((upscale_logits(logits[0, 0], (height, width)) > 0).cpu().numpy())
+    return at_native_size(logits[0], (height, width))
 
 
 def refine_files(image_path: Path, points_path: Path, out: Path, defender: str | None, segmenter: str) -> str:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ppd_env.game_batch import GameBatch
+from ppd_env.scenes import sources
 from ppd_env.scenes.bank import open_bank
 from ppd_env.scenes.scene import RawScene
-from ppd_env.scenes.sources import OPENERS
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
 
@@ -41,7 +41,7 @@ class TinySource:
         return RawScene(f"tiny-{index}", image, mask, group=f"tiny-{index}")
 
 
-OPENERS["tiny"] = TinySource
+sources.OPENERS["tiny"] = TinySource
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,3 +95,18 @@ def make_games(tiny_simulator):
         return games
 
     return make
+
+
+@pytest.fixture
+def fresh_sources(monkeypatch, tmp_path):
+    """No scenes are opened yet, and the cache is empty."""
+    monkeypatch.setattr(sources, "_opened", {})
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder for a set of images."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +14,7 @@ from ppd_env.errors import ConfigError
 from ppd_env.features.contract import FeatureExtractor
 from ppd_env.prompting.pair import Reference, Target
 from ppd_env.scenes.bank import SceneBank
+from ppd_env.scenes.encoding import Encoder
 from ppd_env.segmenters.contract import Embedding, Segmenter
 from ppd_env.segmenters.letterbox import upscale_logits
 from ppd_env.simulator import EMPTY_LOGIT
@@ -26,13 +27,14 @@ class SeenReference(Reference):
     Args:
         features: (N, d) float32, its patch features.
         mask: (H, W) bool at native size, not empty.
+        void: (H, W) bool, pixels of which nobody knows what they are, or None.
         embedding: The segmenter's, of this one image.
 
     Raises:
         ConfigError: The mask is not bool, empty, or of another size than the image.
     """
 
-    embedding: Embedding
+    embedding: Embedding = field(kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse masks of other images."""
@@ -122,18 +124,29 @@ def see_reference(
         features: The feature extractor.
         grid: Patches per side.
     """
-    return SeenReference(features.extract(image, grid), mask, segmenter.embed(image))
+    embedding, described = _seen(image, segmenter, features, grid)
+    return SeenReference(described, mask, embedding=embedding)
 
 
 def see_target(image: np.ndarray, segmenter: Segmenter, features: FeatureExtractor, grid: int) -> SeenTarget:
     """Encode a target; arguments as for ``see_reference``."""
-    return SeenTarget(features.extract(image, grid), embedding=segmenter.embed(image))
+    embedding, described = _seen(image, segmenter, features, grid)
+    return SeenTarget(described, embedding=embedding)
+
+
+def _seen(
+    image: np.ndarray, segmenter: Segmenter, features: FeatureExtractor, grid: int
+) -> tuple[Embedding, Tensor]:
+    """Run both models on an image, the segmenter once even where the features are its own."""
+    encoder = Encoder(segmenter, features, grid)
+    embedding, described = encoder.assemble(encoder.compute(image, encoder.facts.signatures))
+    return embedding.to(segmenter.device), described[0].to(features.device)
 
 
 def bank_reference(bank: SceneBank, row: int) -> SeenReference:
     """Take a reference out of a bank; its native mask is read from the source."""
-    one = slice(row, row + 1)
-    return SeenReference(bank.features[row], bank.raw(row).mask, bank.embedding[one])
+    scene, embedding = bank.raw(row), bank.embedding[slice(row, row + 1)]
+    return SeenReference(bank.features[row], scene.mask, scene.void, embedding=embedding)
 
 
 def bank_target(bank: SceneBank, row: int) -> SeenTarget:

@@ -39,7 +39,7 @@ from ppd_env.errors import ConfigError
 from ppd_env.prompting.bidirectional import cosine_similarity
 from ppd_env.prompting.likeness import object_features
 from ppd_env.prompting.pair import each
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.letterbox import upscale_logits
 

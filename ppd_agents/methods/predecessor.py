@@ -40,7 +40,7 @@ from ppd_env.errors import ConfigError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.prompting.matching import feature_matching
 from ppd_env.prompting.pair import as_points, drawing
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import Segmenter
 
 FEWEST, MOST = 5, 20

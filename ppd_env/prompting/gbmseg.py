@@ -22,7 +22,7 @@ from torch import Tensor
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.graph.distances import pairwise_distance
 from ppd_env.prompting.pair import Pool, References, Target, pooled
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 
 EXCLUSIVE_RADIUS = 0.125
 """A negative prompt must be this far from every positive one, in image sides (70 of 560 pixels)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.prompting.bidirectional import cosine_similarity
 from ppd_env.prompting.pair import References, Target, each, grid_of
-from ppd_env.scenes.bank import nodes_inside
+from ppd_env.scenes.patches import nodes_inside
 
 
 def object_features(reference: References) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import INACTIVE, POSITIVE
 from ppd_env.prompting.coverage import patch_coverage, whole_patches
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 
 
 def grid_of(nodes: int) -> int:
@@ -37,6 +37,8 @@ class Reference:
     Args:
         features: (N, d) float32, its patch features, as a ``FeatureExtractor`` gives them.
         mask: (H, W) bool at native size, not empty.
+        void: (H, W) bool, pixels of which nobody knows what they are: patches that hold one do not vote. None
+            without.
 
     Raises:
         ConfigError: The mask is not bool, or empty.
@@ -44,6 +46,7 @@ class Reference:
 
     features: Tensor
     mask: np.ndarray
+    void: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse masks that show nothing."""
@@ -60,6 +63,11 @@ class Reference:
     def coverage(self) -> np.ndarray:
         """Share of each patch that the mask covers, (N,) float32 in [0, 1]."""
         return patch_coverage(self.mask, grid_of(len(self.features)))
+
+    @cached_property
+    def votes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which patches are foreground and which background, (N,) bool each; see ``whole_patches``."""
+        return whole_patches(patch_coverage(self.mask, grid_of(len(self.features)), self.void))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +150,7 @@ def each(reference: R | Sequence[R]) -> tuple[R, ...]:
 def pooled(reference: References) -> Pool:
     """Put the patches of one or several references into one pool."""
     references = each(reference)
-    votes = [whole_patches(one.coverage) for one in references]
+    votes = [one.votes for one in references]
     return Pool(
         torch.cat([one.features for one in references]),
         np.concatenate([one.coverage for one in references]),

@@ -12,7 +12,7 @@ from ppd_env.prompting.likeness import persam_prompts
 from ppd_env.prompting.matching import feature_matching
 from ppd_env.prompting.noise import noise_prompts
 from ppd_env.prompting.pair import Prompter, References, Target, drawing
-from ppd_env.scenes.bank import nodes_inside, peak_node
+from ppd_env.scenes.patches import nodes_inside, peak_node
 
 
 def ideal(reference: References, target: Target, rng: np.random.Generator | None = None) -> np.ndarray:

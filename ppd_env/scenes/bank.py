@@ -14,9 +14,7 @@ from ppd_env.errors import SceneError
 from ppd_env.features.contract import FeatureExtractor
 from ppd_env.scenes.cache import CacheEntry
 from ppd_env.scenes.encoding import Encoder, load_encoder
-from ppd_env.scenes.patches import nodes_inside as nodes_inside
-from ppd_env.scenes.patches import patch_centres as patch_centres
-from ppd_env.scenes.patches import peak_node as peak_node
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.scenes.scene import RawScene, SceneSource
 from ppd_env.scenes.sources import open_source
 from ppd_env.scenes.survey import EMBEDDING, FEATURES, survey

@@ -8,7 +8,7 @@ from ppd_agents.evaluation import cleaners as module
 from ppd_agents.evaluation.cleaners import MOST_PER_SIGN, cleaners
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.prompting.ideal import ideal_prompts, usual_count
-from ppd_env.scenes.bank import patch_centres
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.simulator import Segmentation
 
 GRID = 8

@@ -23,18 +23,7 @@ from ppd_agents.inspection import check_path, check_scenes, list_references
 from ppd_env.errors import PPDError
 from ppd_env.scenes import sources
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "_opened", {})
-    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_sources")
 
 
 def run(capsys, *arguments):

@@ -1,5 +1,7 @@
 """Methods that segment from a reference: what all have in common, and the prompts of each."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.methods import registry
 from ppd_agents.methods.contract import (
     OneShotMethod,
+    OneShotResult,
     SeenReference,
     bank_reference,
     bank_target,
@@ -26,7 +29,8 @@ from ppd_env.features.registry import load_features
 from ppd_env.game.actions import NEGATIVE, POSITIVE
 from ppd_env.metrics import dice
 from ppd_env.prompting import as_points, feature_matching
-from ppd_env.scenes.bank import open_bank, patch_centres
+from ppd_env.scenes.bank import open_bank
+from ppd_env.scenes.patches import patch_centres
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.registry import load_segmenter
 
@@ -125,6 +129,30 @@ def test_banks_give_the_same_references_and_targets(models, scenes):
     assert bank_target(bank, 2).mask is None
 
 
+def test_patches_of_unknown_pixels_do_not_vote(models, scenes, monkeypatch):
+    bank = open_bank("shapes://train?count=4&seed=3", "fake", "fake", GRID)
+    void = np.zeros(scenes[1].mask.shape, bool)
+    void[:, : void.shape[1] // 2] = True
+    monkeypatch.setattr(
+        type(bank), "raw", lambda self, row: replace(scenes[row], void=void & ~scenes[row].mask)
+    )
+    known = see_reference(scenes[1].image, scenes[1].mask, *models, GRID).votes
+    foreground, background = bank_reference(bank, 1).votes
+    assert np.array_equal(foreground, known[0])
+    assert 0 < background.sum() < known[1].sum()
+    assert not (background & ~known[1]).any()
+
+
+def test_an_image_whose_features_are_the_segmenters_is_embedded_once(scenes, monkeypatch):
+    segmenter = load_segmenter("mini")
+    features = load_features("segmenter:mini")
+    seen, embed = [], type(segmenter).embed
+    monkeypatch.setattr(type(segmenter), "embed", lambda self, image: seen.append(1) or embed(self, image))
+    target = see_target(scenes[0].image, segmenter, features, GRID)
+    assert len(seen) == 1
+    torch.testing.assert_close(target.features, features.extract(scenes[0].image, GRID))
+
+
 def test_without_prompts_the_mask_is_empty(models, seen):
     _, target = seen
     logits, iou = decode(models[0], target.embedding, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
@@ -169,10 +197,13 @@ def test_a_method_of_ones_own(models, seen, monkeypatch):
         uri = "everything"
 
         def segment(self, reference, target, rng=None):
-            raise NotImplementedError
+            return OneShotResult(np.ones(target.size, bool), np.zeros((0, 2), np.float32), np.zeros(0, int))
 
     monkeypatch.setitem(registry.METHODS, "everything", lambda uri, segmenter, features: Everything())
-    assert isinstance(open_method("everything", *models), Everything)
+    references, target = seen
+    found = open_method("everything", *models).segment(references, target)
+    assert found.mask.all()
+    assert found.mask.shape == target.size
 
 
 @pytest.mark.parametrize("options", [{}, {"use_feedback": True}])

@@ -5,7 +5,7 @@ import pytest
 
 from ppd_env.errors import ConfigError, SceneError
 from ppd_env.scenes import photos
-from ppd_env.scenes.bank import nodes_inside, peak_node
+from ppd_env.scenes.patches import nodes_inside, peak_node
 from ppd_env.scenes.photo_split import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from ppd_env.scenes.photos import PhotosSource, photograph, textures, train_photographs
 from ppd_env.uris import parse_uri

@@ -20,18 +20,7 @@ from ppd_env.scenes.datasets.recognise import recognise
 from ppd_env.scenes.scene import SceneSource, scene_class
 from ppd_env.scenes.sources import open_source
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "_opened", {})
-    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_sources")
 
 
 def names(uri):

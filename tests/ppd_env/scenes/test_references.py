@@ -12,18 +12,7 @@ from ppd_env.scenes import sources
 from ppd_env.scenes.references import VERSION, choosing, published_candidates, references, targets
 from ppd_env.scenes.sources import open_source
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "_opened", {})
-    monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_sources")
 
 
 def by_hand(name, seed, scenes):

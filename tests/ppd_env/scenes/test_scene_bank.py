@@ -14,7 +14,8 @@ from ppd_env.features.fake import FakeFeatures
 from ppd_env.paths import cache_dir
 from ppd_env.scenes import bank as bank_module
 from ppd_env.scenes import cache, sources
-from ppd_env.scenes.bank import build_bank, nodes_inside, open_bank, patch_centres, peak_node
+from ppd_env.scenes.bank import build_bank, open_bank
+from ppd_env.scenes.patches import nodes_inside, patch_centres, peak_node
 from ppd_env.scenes.scene import RawScene
 from ppd_env.segmenters.fake import FakeSegmenter
 from ppd_env.segmenters.letterbox import low_res_mask

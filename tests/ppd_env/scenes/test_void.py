@@ -13,7 +13,8 @@ from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.metrics import batch_dice, dice, iou
 from ppd_env.prompting import ideal_prompts, matching_prompts, patch_coverage
 from ppd_env.scenes import reading, sources
-from ppd_env.scenes.bank import build_bank, nodes_inside
+from ppd_env.scenes.bank import build_bank
+from ppd_env.scenes.patches import nodes_inside
 from ppd_env.scenes.reading import MaskRule, read_pair
 from ppd_env.scenes.scene import RawScene
 from ppd_env.scenes.sources import open_source

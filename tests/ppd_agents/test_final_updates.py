@@ -1,0 +1,53 @@
+import pytest
+import torch
+from tiny_training import tiny
+
+from ppd_agents.training.adversarial import Alternation, train_adversarial
+
+
+def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch):
+    before, after = (
+        train_adversarial(tiny(rounds=1, final_updates=updates, final_rehearsals=0), tmp_path / str(updates))
+        for updates in (0, 6)
+    )
+
+    def weights(result, role):
+        return torch.cat([p.flatten() for p in getattr(result, role).network.parameters()])
+
+    assert weights(before, "attacker").equal(weights(after, "attacker"))
+    assert not weights(before, "defender").equal(weights(after, "defender"))
+    assert len(after.history) == len(before.history) == after.defender.notes["rounds"] == 1
+    monkeypatch.setattr(Alternation, "_learn", None)  # calling it fails
+    again = train_adversarial(tiny(rounds=1, final_rehearsals=0), tmp_path / "6", resume=True)
+    assert weights(again, "defender").equal(weights(after, "defender"))
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+def test_in_final_updates_the_target_follows_as_slowly_as_in_training(tmp_path, tau):
+    config = tiny(rounds=1, tau=tau, target_update=2, gradient_steps=3)  # once in six updates
+    model = Alternation(config, tmp_path).learners["defender"].model
+    first = next(model.q_net.parameters())
+    moved = []
+
+    def step(_):
+        moved.append(next(model.q_net_target.parameters()).detach().flatten()[0].item())
+        first.data += 1.0
+
+    model._gradient_step = step
+    begin = first.detach().flatten()[0].item()
+    model.study(8, 0.1)
+    after = [value - begin for value in moved]
+    if tau == 1:
+        assert after[:6] == pytest.approx([0] * 6, abs=1e-6)
+        assert after[6:] == pytest.approx([6, 6], abs=1e-5)
+    else:
+        assert after[1] == pytest.approx(0.05, abs=1e-5)
+
+
+def test_the_learning_rate_of_the_final_updates_falls_to_nothing(tmp_path):
+    model = Alternation(tiny(rounds=1), tmp_path).learners["defender"].model
+    rates = []
+    model._gradient_step = lambda _: rates.append(model.policy.optimizer.param_groups[0]["lr"])
+    model.study(4, 0.8)
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert model._n_updates == 4
