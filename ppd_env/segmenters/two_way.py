@@ -112,15 +112,25 @@ class TwoWayLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Update tokens (B, t, dim) and image (B, cells, dim); ``sides`` come from ``constants``."""
         keys, values, queries = sides
+        tokens = self.update(tokens, codes, keys, values, mask)
+        mixed = self.answer(tokens, codes, queries, mask)
+        return tokens, self.norms[3](plus(image, mixed, self.to_tokens.out))
+
+    def update(
+        self, tokens: Tensor, codes: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Let tokens (B, t, dim) look at each other and at the image's keys and values (B, cells, inner)."""
         placed = tokens if self.first else tokens + codes
         attention = self.self_attention
         mixed = attention.attend(attention.q(placed), attention.k(placed), attention.v(tokens), mask)
         tokens = self.norms[0](mixed if self.first else tokens + mixed)
         tokens = self.norms[1](tokens + self.to_image.attend(self.to_image.q(tokens + codes), keys, values))
-        tokens = self.norms[2](tokens + self.mlp(tokens))
+        return self.norms[2](tokens + self.mlp(tokens))
+
+    def answer(self, tokens: Tensor, codes: Tensor, queries: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what the image's queries (B, cells, inner) find in the tokens, for ``to_tokens.out``."""
         back = self.to_tokens
-        mixed = back.mix(queries, back.k(tokens + codes), back.v(tokens), mask)
-        return tokens, self.norms[3](plus(image, mixed, back.out))
+        return back.mix(queries, back.k(tokens + codes), back.v(tokens), mask)
 
 
 def plus(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:

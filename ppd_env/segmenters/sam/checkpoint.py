@@ -25,6 +25,7 @@ from ppd_env.errors import ConfigError
 from ppd_env.segmenters.sam.config import DecoderConfig
 from ppd_env.segmenters.sam.decoder import MaskDecoder
 from ppd_env.segmenters.sam.frames import Letterbox
+from ppd_env.segmenters.sam.options import split_options
 from ppd_env.segmenters.sam.segmenter import CODE_VERSION, SamSegmenter
 from ppd_env.segmenters.sam.weights import fill
 from ppd_env.uris import Uri
@@ -104,7 +105,8 @@ def load_checkpoint(uri: Uri, device: torch.device) -> SamSegmenter:
     """Load a file in the layout of the segment-anything package.
 
     Args:
-        uri: ``checkpoint:vit_b:/path.pth``, ``checkpoint:vit_l:...`` or ``checkpoint:vit_h:...``.
+        uri: ``checkpoint:vit_b:/path.pth``, ``checkpoint:vit_l:...`` or ``checkpoint:vit_h:...``;
+            behind a ``?`` the keys of ``DecoderOptions``.
         device: Where it shall compute.
 
     Returns:
@@ -113,6 +115,7 @@ def load_checkpoint(uri: Uri, device: torch.device) -> SamSegmenter:
     Raises:
         ConfigError: The package or the file is missing, or the file is truncated or of another architecture.
     """
+    uri, options = split_options(uri, device)
     name, architecture, path = _named(uri)
     modeling = official_modeling(uri)
     digest = _file_digest(path)
@@ -131,7 +134,7 @@ def load_checkpoint(uri: Uri, device: torch.device) -> SamSegmenter:
     facts = json.dumps([asdict(architecture), digest], sort_keys=True)
     signature = f"checkpoint-{CODE_VERSION}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     frame = Letterbox(architecture.decoder.image_size)
-    return SamSegmenter(_OfficialEncoder(encoder), decoder, frame, uri.text, signature, device)
+    return SamSegmenter(_OfficialEncoder(encoder), decoder, frame, uri.text, signature, device, options)
 
 
 def official_modeling(uri: Uri) -> ModuleType:
@@ -171,7 +174,6 @@ def official_modeling(uri: Uri) -> ModuleType:
 
 def _named(uri: Uri) -> tuple[str, Architecture, Path]:
     """Return what a URI names: an architecture and an existing file."""
-    uri.require_keys(())
     name, _, file = uri.path.partition(":")
     if name not in ARCHITECTURES or not file:
         known = ", ".join(ARCHITECTURES)

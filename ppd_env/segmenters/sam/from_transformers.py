@@ -21,6 +21,7 @@ from ppd_env.segmenters.sam.config import DecoderConfig
 from ppd_env.segmenters.sam.decoder import MaskDecoder
 from ppd_env.segmenters.sam.frames import Frame, Letterbox, Stretch
 from ppd_env.segmenters.sam.high_quality import HighQualityDecoder
+from ppd_env.segmenters.sam.options import split_options
 from ppd_env.segmenters.sam.second import Sam2Decoder
 from ppd_env.segmenters.sam.segmenter import CODE_VERSION, SamSegmenter
 from ppd_env.segmenters.sam.weights import fill
@@ -99,7 +100,7 @@ def load_transformers(uri: Uri, device: torch.device) -> SamSegmenter:
     Args:
         uri: For example ``sam:facebook/sam-vit-huge``, ``samhq:syscv-community/sam-hq-vit-base``,
             ``sam2:facebook/sam2.1-hiera-large``, or either with a folder that holds ``config.json`` and
-            ``model.safetensors``.
+            ``model.safetensors``; behind a ``?`` the keys of ``DecoderOptions``.
         device: Where it shall compute.
 
     Returns:
@@ -109,6 +110,7 @@ def load_transformers(uri: Uri, device: torch.device) -> SamSegmenter:
         ConfigError: A package, the weights or the right to download them is missing, or they are of another
             architecture; the message says what to do.
     """
+    uri, options = split_options(uri, device)
     family = FAMILIES[uri.scheme]
     if uri.scheme == "edgetam":
         _require_timm(uri)
@@ -123,9 +125,8 @@ def load_transformers(uri: Uri, device: torch.device) -> SamSegmenter:
     decoder = family.decoder(config)
     fill(decoder, state, str(folder))
     signature = _signature(uri.scheme, folder, config, model)
-    return SamSegmenter(
-        family.encoder(model), decoder, family.frame(config.image_size), uri.text, signature, device
-    )
+    frame = family.frame(config.image_size)
+    return SamSegmenter(family.encoder(model), decoder, frame, uri.text, signature, device, options)
 
 
 def decoder_config(config: Any) -> DecoderConfig:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppd_env.segmenters.sam.config import DecoderConfig
-from ppd_env.segmenters.sam.decoder import MaskDecoder, head
+from ppd_env.segmenters.sam.decoder import MaskDecoder, as_plane, head
 from ppd_env.segmenters.sam.prompts import PlaneNorm
 
 
@@ -51,16 +51,24 @@ class HighQualityDecoder(MaskDecoder):
         image = encoded["image"]
         return {"image": image, "fine": self.image_up(image) + self.vit_up(encoded["early"])}
 
+    def constants(self, embedded: Mapping[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Add ``fine`` (B, dim / 8, 4h, 4h) float32 to what SAM's own decoder needs."""
+        return {**super().constants(embedded, mask), "fine": embedded["fine"]}
+
+    def wanted(self, multimask: bool) -> slice:
+        """Return which tokens are read: all output tokens, of which the high-quality one is the last."""
+        return slice(0, len(self.output_tokens))
+
     def read(
-        self, state: Tensor, fine: Tensor, embedded: Mapping[str, Tensor], multimask: bool
+        self, state: Tensor, fine: Tensor, constants: Mapping[str, Tensor], multimask: bool
     ) -> tuple[Tensor, Tensor]:
         """Draw SAM's masks and add the correction to each."""
-        logits, iou = super().read(state, fine, embedded, multimask)
+        logits, iou = super().read(state, fine, constants, multimask)
         if multimask:
             iou, order = iou.sort(dim=1, descending=True)
             logits = torch.take_along_dim(logits, order[..., None, None], dim=1)
-        token = state[:, self.before + 1 + self.config.mask_tokens]
-        finer = self.refine(fine) + embedded["fine"]
+        token = state[:, 1 + self.config.mask_tokens]
+        finer = self.refine(as_plane(fine).float()) + constants["fine"]
         correction = self.hq_head(token)[:, None] @ finer.flatten(2)
         return logits + correction.unflatten(2, finer.shape[-2:]), iou
 

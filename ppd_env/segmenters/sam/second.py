@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppd_env.segmenters.sam.decoder import MaskDecoder, as_plane
+from ppd_env.segmenters.sam.decoder import MaskDecoder, as_cells, gelu_, split
 
 
 class Sam2Decoder(MaskDecoder):
@@ -21,21 +21,32 @@ class Sam2Decoder(MaskDecoder):
     before = 1
     image_name = "stretched"
 
-    def upscale(self, image: Tensor, embedded: Mapping[str, Tensor]) -> Tensor:
-        """Bring the image (B, h * h, dim) to four times its side, with the encoder's finer features."""
-        middle = F.gelu(self.up_norm(self.up1(as_plane(image)) + embedded["side8"]))
-        return F.gelu(self.up2(middle) + embedded["side4"])
+    def constants(self, embedded: Mapping[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Add ``side8`` (B, 4 * c, dim / 4) and ``side4`` (B, 16 * c, dim / 8), cells cut as in ``upscale``."""
+        sides = {"side8": as_cells(embedded["side8"], 1), "side4": as_cells(embedded["side4"], 2)}
+        cast = {name: side.to(self.dtype) for name, side in sides.items()}
+        return {**super().constants(embedded, mask), **cast}
+
+    def upscale(self, image: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+        """Bring the image to four times its side, with the encoder's finer features; see ``MaskDecoder``."""
+        middle = split(F.linear(image, *self.folded.up1)) + constants["side8"]
+        fine = split(F.linear(self.soften(middle), *self.folded.up2))
+        return gelu_(fine.add_(constants["side4"]))
+
+    def wanted(self, multimask: bool) -> slice:
+        """Return which tokens are read: all mask tokens where one mask may give way to another."""
+        return super().wanted(multimask or self.config.stability is not None)
 
     def rate(self, state: Tensor) -> Tensor:
         """Return the predicted IoU (B, mask_tokens) of every mask token, in [0, 1]."""
         return super().rate(state).sigmoid()
 
     def read(
-        self, state: Tensor, fine: Tensor, embedded: Mapping[str, Tensor], multimask: bool
+        self, state: Tensor, fine: Tensor, constants: Mapping[str, Tensor], multimask: bool
     ) -> tuple[Tensor, Tensor]:
         """Draw the asked masks; an unstable single mask gives way to the best ambiguity mask."""
         if multimask or self.config.stability is None:
-            return super().read(state, fine, embedded, multimask)
+            return super().read(state, fine, constants, multimask)
         logits, iou = self.draw(state, fine, slice(None)), self.rate(state)
         best = 1 + iou[:, 1:].argmax(dim=1)
         chosen = torch.where(stability(logits[:, 0], *self.config.stability), 0, best)[:, None]

@@ -1,0 +1,98 @@
+"""What a decoder computed of scenes, kept for the next step."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor
+
+Constants = dict[str, Tensor]
+
+
+class KeptScenes:
+    """Constants of the scenes used last, up to so many bytes.
+
+    A scene is known by the tensor that holds its embedding, which must not be written into, and its row.
+    Scenes of one call never drive each other out: where they are too many, the last ones are not kept, so
+    that the others are found again in the next step.
+
+    Args:
+        capacity: In bytes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        """Bytes held now."""
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._found: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
+
+    def scope(self, images: Tensor) -> Scope:
+        """Begin a call that looks up rows of one embedding.
+
+        Args:
+            images: Embedding of S images, the same object in every call.
+        """
+        with self._lock:
+            self._calls += 1
+            for key in [key for key, entry in self._found.items() if entry.images() is None]:
+                self._drop(key)
+            return Scope(self, images, self._calls)
+
+    def _get(self, key: tuple[int, int], call: int) -> Constants | None:
+        with self._lock:
+            entry = self._found.get(key)
+            if entry is None:
+                return None
+            entry.call = call
+            self._found.move_to_end(key)
+            return entry.constants
+
+    def _put(self, key: tuple[int, int], entry: _Entry) -> None:
+        with self._lock:
+            if key in self._found:  # another thread was faster
+                return
+            while self.held + entry.bytes > self.capacity:
+                oldest = next(iter(self._found.items()), None)
+                if oldest is None or oldest[1].call == entry.call:
+                    return
+                self._drop(oldest[0])
+            self._found[key] = entry
+            self.held += entry.bytes
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        self.held -= self._found.pop(key).bytes
+
+
+class _Entry:
+    """The constants of one scene, and when they were used last."""
+
+    def __init__(self, images: Tensor, constants: Constants, call: int) -> None:
+        self.images, self.constants, self.call = weakref.ref(images), constants, call
+        self.bytes = sum(tensor.nbytes for tensor in constants.values())
+
+
+class Scope:
+    """One call's view of ``KeptScenes``.
+
+    Args:
+        kept: Where constants are looked up.
+        images: The embedding.
+        call: The call's number.
+    """
+
+    def __init__(self, kept: KeptScenes, images: Tensor, call: int) -> None:
+        self._kept, self._images, self._call = kept, images, call
+
+    def get(self, row: int, compute: Callable[[], Constants]) -> Constants:
+        """Return the constants of a row, computed where they are not held; safe to call from any thread."""
+        key = (id(self._images), row)
+        constants = self._kept._get(key, self._call)
+        if constants is None:
+            constants = compute()
+            self._kept._put(key, _Entry(self._images, constants, self._call))
+        return constants
