@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ class Segmentation:
     """What the segmenter made of B prompt sets.
 
     Args:
-        dice: (B,) float32, Dice of the low-resolution mask over the cells that count.
+        dice: (B,) float32, Dice of the low-resolution mask over the cells that count; at native size where the
+            simulator is asked for it.
         predicted_iou: (B,) float32, the segmenter's own estimate; 0 without prompts.
         logits: (B, h, w) float32, threshold 0; ``EMPTY_LOGIT`` everywhere without prompts.
     """
@@ -71,12 +72,23 @@ class Simulator:
         bank: The scenes.
         segmenter: The segmenter whose embedding the bank holds.
         max_batch: Prompt sets decoded at once.
+        resolution: Where Dice is measured: ``"low"``, on the low-resolution square, which costs next to nothing
+            beside the decode; or ``"native"``, which reads each scene's mask again once, keeps it and brings
+            every logit to its size.
     """
 
-    def __init__(self, bank: SceneBank, segmenter: Segmenter, max_batch: int = 64) -> None:
+    def __init__(
+        self,
+        bank: SceneBank,
+        segmenter: Segmenter,
+        max_batch: int = 64,
+        resolution: Literal["low", "native"] = "low",
+    ) -> None:
         self.bank = bank
         self.segmenter = segmenter
         self.max_batch = max_batch
+        self.resolution = resolution
+        self._native_truth: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._parallel = getattr(segmenter, "reentrant", False) and bank.device.type == "cpu"
 
     @property
@@ -124,6 +136,8 @@ class Simulator:
         else:
             for chunk in self._chunks(order):
                 decode(chunk)
+        if self.resolution == "native":
+            return Segmentation(self.native_dice(rows, logits), predicted, logits)
         score = batch_dice(logits > 0, self.bank.target[rows], self.bank.counted[rows])
         return Segmentation(score, predicted, logits)
 
@@ -167,6 +181,32 @@ class Simulator:
         """Return the (height, width) of each image inside the low-resolution square, (B, 2) float32 cells."""
         valid = self.bank.valid[rows]
         return torch.stack([valid.any(dim=2).sum(dim=1), valid.any(dim=1).sum(dim=1)], dim=1).float()
+
+    @torch.no_grad()
+    def native_dice(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return the Dice of masks at the size of their images, measured on the bank's device.
+
+        Args:
+            rows: (B,) int64.
+            logits: (B, h, w) float32.
+
+        Returns:
+            (B,) float32.
+        """
+        scores = []
+        for row, one in zip(rows.tolist(), logits, strict=True):
+            truth, counted = self._truth(row)
+            mask = upscale_logits(one, (truth.shape[1], truth.shape[2])) > 0
+            scores.append(batch_dice(mask[None], truth, counted))
+        return torch.cat(scores) if scores else logits.new_zeros(0)
+
+    def _truth(self, row: int) -> tuple[Tensor, Tensor | None]:
+        """Return a scene's mask and the pixels that count, (1, H, W) bool; None where all of them do."""
+        if row not in self._native_truth:
+            scene, device = self.bank.raw(row), self.bank.device
+            counted = None if scene.void is None else torch.from_numpy(~scene.void)[None].to(device)
+            self._native_truth[row] = torch.from_numpy(scene.mask.copy())[None].to(device), counted
+        return self._native_truth[row]
 
     @torch.no_grad()
     def native_masks(self, rows: Tensor, status: Tensor) -> list[np.ndarray]:
