@@ -36,8 +36,8 @@ class Segmentation:
     """What the segmenter made of B prompt sets.
 
     Args:
-        dice: (B,) float32, Dice of the low-resolution mask over the cells that count; at native size where the
-            simulator is asked for it.
+        dice: (B,) float32, Dice of the low-resolution mask over the cells that count; at native size where
+            the simulator is asked for it.
         predicted_iou: (B,) float32, the segmenter's own estimate; 0 without prompts.
         logits: (B, h, w) float32, threshold 0; ``EMPTY_LOGIT`` everywhere without prompts.
     """
@@ -72,9 +72,9 @@ class Simulator:
         bank: The scenes.
         segmenter: The segmenter whose embedding the bank holds.
         max_batch: Prompt sets decoded at once.
-        resolution: Where Dice is measured: ``"low"``, on the low-resolution square, which costs next to nothing
-            beside the decode; or ``"native"``, which reads each scene's mask again once, keeps it and brings
-            every logit to its size.
+        resolution: Where Dice is measured: ``"low"``, on the low-resolution square, which costs next to
+            nothing beside the decode; or ``"native"``, which reads each scene's mask again once, keeps it and
+            brings all logits to its size.
     """
 
     def __init__(

@@ -151,3 +151,14 @@ def test_feedback_is_the_share_of_each_patch(tiny_simulator):
 def test_the_ideal_mask_has_dice_one(tiny_simulator):
     bank = tiny_simulator.bank
     assert torch.equal(batch_dice(bank.target, bank.target, bank.valid), torch.ones(4))
+
+
+def test_dice_at_native_size_is_that_of_the_native_masks(tiny_simulator):
+    bank, rows = tiny_simulator.bank, torch.arange(4)
+    status = random_status(tiny_simulator, 4)
+    native = Simulator(bank, tiny_simulator.segmenter, resolution="native")
+    found = native.segment(rows, status).dice
+    masks = tiny_simulator.native_masks(rows, status)
+    expected = [dice(mask, bank.raw(row).mask) for row, mask in enumerate(masks)]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
+    assert not torch.equal(found, tiny_simulator.segment(rows, status).dice)

@@ -182,7 +182,7 @@ class MaskDecoder(nn.Module):
         return self.last_norm(state + last.out(mixed))
 
     def upscale(self, image: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-        """Bring the image (B, c, dim) to four times its side, folded: (B, 16 * c, dim / 8), see ``as_plane``."""
+        """Bring the image (B, c, dim) to four times its side, folded (``as_plane``): (B, 16 * c, dim / 8)."""
         fine = self.soften(split(F.linear(image, *self.folded.up1)))
         return gelu_(split(F.linear(fine, *self.folded.up2)))
 
@@ -203,9 +203,13 @@ class MaskDecoder(nn.Module):
         """Return which mask tokens are asked for: the first one is trained for a single answer."""
         return slice(1, None) if multimask else slice(0, 1)
 
+    def drawn(self, multimask: bool) -> slice:
+        """Return which mask tokens are drawn to give what is asked for."""
+        return self.asked(multimask)
+
     def wanted(self, multimask: bool) -> slice:
         """Return which tokens are read at the end: the IoU token and mask tokens, one after the other."""
-        masks = range(self.config.mask_tokens)[self.asked(multimask)]
+        masks = range(self.config.mask_tokens)[self.drawn(multimask)]
         return slice(self.before, self.before + 2 + masks[-1])
 
     def draw(self, state: Tensor, fine: Tensor, tokens: slice) -> Tensor:
@@ -220,7 +224,7 @@ class MaskDecoder(nn.Module):
 
 
 def _add_product(total: Tensor, inputs: Tensor, weight: Tensor, in_place: bool = False) -> Tensor:
-    """Return ``total + inputs @ weight`` for (B, c, k), (B, c, j) and (j, k), written into ``total`` or not."""
+    """Return ``total + inputs @ weight`` for (B, c, k), (B, c, j), (j, k), written into ``total`` or not."""
     start = total if in_place else total.contiguous()
     flat, inputs = start.view(-1, start.shape[-1]), inputs.flatten(0, 1)
     out = flat.addmm_(inputs, weight) if in_place else torch.addmm(flat, inputs, weight)
@@ -245,7 +249,7 @@ def as_plane(cells: Tensor) -> Tensor:
 
 
 def as_cells(plane: Tensor, times: int) -> Tensor:
-    """Undo ``as_plane`` for cells cut ``times`` in four: (B, k, 2 ** times * h, ...) -> (B, 4 ** times * h * h, k)."""
+    """Undo ``as_plane`` for cells cut so many ``times``: (B, k, s, s) -> (B, s * s, k)."""
     batch, channels, side, _ = plane.shape
     halves = [side >> times] + [2] * times
     nested = plane.reshape(batch, channels, *halves, *halves)

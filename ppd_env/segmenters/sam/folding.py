@@ -1,14 +1,14 @@
 """Weights of a frozen mask decoder, multiplied out ahead of time.
 
-What the image's side of the two-way transformer computes is linear up to its layer norms, so much of it can be
-done once per decoder or once per scene. All of it is exact algebra:
+What the image's side of the two-way transformer computes is linear up to its layer norms, so much of it can
+be done once per decoder or once per scene. All of it is exact algebra:
 
 - Positional codes enter projections as a sum, so what a projection makes of them is a constant per cell.
-- A layer norm is a centring, a scale per cell and an affine map. The first two layers' centring and affine maps
-  go into the next projection's weights, which splits it into a part that depends on the scene alone
-  and one of the attention's (narrower) result: half the work of projecting the normed image.
-- Few tokens are read at the end. Their queries are brought into the image's space instead of bringing the image
-  into the keys' and values' space: with t of them and h heads, h * t rows instead of as many as there are cells.
+- A layer norm is a centring, a scale per cell and an affine map. The first layer's centring and affine map go
+  into the second layer's projection, which splits it into a part that depends on the scene alone and one of
+  the attention's (narrower) result: half the work of projecting the normed image.
+- Few tokens are read at the end. Their queries are brought into the image's space instead of bringing the
+  image into that of keys and values: with t of them and h heads, h * t rows instead of one per cell.
 - A transposed convolution whose kernel is its stride is a matrix product on each cell.
 """
 
@@ -119,7 +119,7 @@ def fold(
 
 
 def _projection(layer: TwoWayLayer, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights (dim, 3 * inner) of a layer's keys, values and queries, and their parts (c, 3 * inner)."""
+    """Return weights (dim, 3 * inner) of a layer's keys, values and queries, and fixed parts (c, 3 * inner)."""
     keys, values, queries = layer.to_image.k, layer.to_image.v, layer.to_tokens.q
     fixed = [keys(grid), values.bias.expand(len(grid), -1), queries(grid)]
     return torch.cat([keys.weight, values.weight, queries.weight]).T, torch.cat(fixed, dim=1)

@@ -19,8 +19,8 @@ class DecoderOptions:
     """How masks are decoded.
 
     Args:
-        dtype: ``"float32"``, or ``"bfloat16"``, which is faster on hardware made for it and moves the edges of
-            masks a little.
+        dtype: ``"float32"``, or ``"bfloat16"``, which is faster on hardware made for it and moves the edges
+            of masks a little.
         keep: MiB of memory for what depends on a scene alone; 16 MiB a scene with the published sizes in
             float32, 8 in bfloat16. Scenes beyond it cost about half a decode more in every step. Used on the
             CPU only.
@@ -46,8 +46,8 @@ def split_options(uri: Uri, device: torch.device) -> tuple[Uri, DecoderOptions]:
         device: Where the decoder shall compute.
 
     Returns:
-        The URI without its query, and the options. On a CPU without bfloat16 arithmetic, float32 takes its place
-        with a warning: emulated, it would be a hundred times slower.
+        The URI without its query, and the options. On a CPU without bfloat16 arithmetic, float32 takes its
+        place with a warning: emulated, it would be a hundred times slower.
 
     Raises:
         ConfigError: A key is unknown or its value makes no sense.

@@ -22,7 +22,7 @@ class Sam2Decoder(MaskDecoder):
     image_name = "stretched"
 
     def constants(self, embedded: Mapping[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Add ``side8`` (B, 4 * c, dim / 4) and ``side4`` (B, 16 * c, dim / 8), cells cut as in ``upscale``."""
+        """Add ``side8`` (B, 4 * c, dim / 4) and ``side4`` (B, 16 * c, dim / 8), cut as in ``upscale``."""
         sides = {"side8": as_cells(embedded["side8"], 1), "side4": as_cells(embedded["side4"], 2)}
         cast = {name: side.to(self.dtype) for name, side in sides.items()}
         return {**super().constants(embedded, mask), **cast}
@@ -33,9 +33,10 @@ class Sam2Decoder(MaskDecoder):
         fine = split(F.linear(self.soften(middle), *self.folded.up2))
         return gelu_(fine.add_(constants["side4"]))
 
-    def wanted(self, multimask: bool) -> slice:
-        """Return which tokens are read: all mask tokens where one mask may give way to another."""
-        return super().wanted(multimask or self.config.stability is not None)
+    def drawn(self, multimask: bool) -> slice:
+        """Return which mask tokens are drawn: all of them where one mask may give way to another."""
+        falls_back = not multimask and self.config.stability is not None
+        return slice(None) if falls_back else self.asked(multimask)
 
     def rate(self, state: Tensor) -> Tensor:
         """Return the predicted IoU (B, mask_tokens) of every mask token, in [0, 1]."""
@@ -47,7 +48,7 @@ class Sam2Decoder(MaskDecoder):
         """Draw the asked masks; an unstable single mask gives way to the best ambiguity mask."""
         if multimask or self.config.stability is None:
             return super().read(state, fine, constants, multimask)
-        logits, iou = self.draw(state, fine, slice(None)), self.rate(state)
+        logits, iou = self.draw(state, fine, self.drawn(multimask)), self.rate(state)
         best = 1 + iou[:, 1:].argmax(dim=1)
         chosen = torch.where(stability(logits[:, 0], *self.config.stability), 0, best)[:, None]
         return torch.take_along_dim(logits, chosen[..., None, None], dim=1), iou.gather(1, chosen)

@@ -35,8 +35,8 @@ class SamSegmenter:
         decoder: Our decoder with the weights of the same model.
         frame: Geometry of the encoder's input.
         uri: The URI it answers to.
-        signature: Hash of architecture, weights, preprocessing and code version. The options are no part of it:
-            they change nothing about embeddings.
+        signature: Hash of architecture, weights, preprocessing and code version. The options are no part of
+            it: they change nothing about embeddings.
         device: Where it computes.
         options: How it computes.
     """
@@ -100,7 +100,7 @@ class SamSegmenter:
         mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Decode a batch; its scenes' constants are computed anew, as a GPU does that as fast as it copies."""
+        """Decode a batch; constants are computed anew, which a GPU does as fast as it would copy them."""
         constants = self.decoder.constants(embedding[rows].tensors, mask)
         return self._batched(constants, points, labels, multimask)
 
