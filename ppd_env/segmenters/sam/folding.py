@@ -119,7 +119,7 @@ def fold(
 
 
 def _projection(layer: TwoWayLayer, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights (dim, 3 * inner) of a layer's keys, values and queries, and fixed parts (c, 3 * inner)."""
+    """Return weights (dim, 3 * inner) of keys, values and queries, and their fixed parts (c, 3 * inner)."""
     keys, values, queries = layer.to_image.k, layer.to_image.v, layer.to_tokens.q
     fixed = [keys(grid), values.bias.expand(len(grid), -1), queries(grid)]
     return torch.cat([keys.weight, values.weight, queries.weight]).T, torch.cat(fixed, dim=1)

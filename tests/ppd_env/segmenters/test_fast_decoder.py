@@ -136,7 +136,7 @@ def test_compiled_shapes_change_nothing():
         for part, expected in zip(
             compiled(constants, points / 64, labels), found(constants, points / 64, labels), strict=True
         ):
-            torch.testing.assert_close(part, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(part, expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def test_the_count_of_operations_is_torchs(kind, multimask):
 
 def counter():
     """Torch's own counter, which does not know products added in place."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop.__wrapped__})
 
 
 def refining(found, side):
