@@ -122,7 +122,8 @@ def test_bfloat16_hardly_moves_a_mask():
     both = (before & after).sum(dim=(1, 2, 3))
     dice = 2 * both / (before.sum(dim=(1, 2, 3)) + after.sum(dim=(1, 2, 3))).clamp(min=1)
     assert dice.median() > 0.98
-    torch.testing.assert_close(rough[1], exact[1], atol=0.05, rtol=0.05)
+    assert dice.min() > 0.9
+    assert (rough[1] - exact[1]).abs().max() < 0.1 * exact[1].abs().max()
 
 
 @torch.no_grad()
