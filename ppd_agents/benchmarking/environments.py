@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from ppd_agents.benchmarking.clock import Job
 from ppd_agents.benchmarking.official import sam_predictor, users_loop
 from ppd_agents.benchmarking.subjects import (
+    ConstantSegmenter,
     Subject,
-    answered_at_once,
     draw_prompts,
     draw_removals,
     make_env,
@@ -50,16 +51,11 @@ def step_jobs(
         status = draw_prompts(batch.size, batch.nodes, points, rng)
         play = _player(env, draw_removals(status, turns, rng), single=games is None)
 
-        def prepare(batch: Any = batch, status: np.ndarray = status) -> None:
-            put_prompts(batch, status)
-
-        def constant(batch: Any = batch, play: Callable[[], None] = play) -> None:
-            with answered_at_once(batch):
-                play()
-
         who, repeats = str(games or "single"), few if (games or 1) >= 64 else None
-        jobs[f"{subject.name}/step/{who}"] = Job(play, turns * batch.size, prepare, repeats)
-        jobs[f"{subject.name}/constant/{who}"] = Job(constant, turns * batch.size, prepare, repeats)
+        segmenter = batch.simulator.segmenter
+        for kind, decoder in (("step", segmenter), ("constant", ConstantSegmenter(segmenter))):
+            prepare = partial(put_prompts, batch, status, decoder)
+            jobs[f"{subject.name}/{kind}/{who}"] = Job(play, turns * batch.size, prepare, repeats)
     return jobs
 
 

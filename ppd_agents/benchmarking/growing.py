@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from ppd_agents.benchmarking.clock import Job, Timing, growth
 from ppd_agents.benchmarking.decoding import decode_job
 from ppd_agents.benchmarking.subjects import (
     GRID,
+    ConstantSegmenter,
     Subject,
-    answered_at_once,
     draw_prompts,
     draw_removals,
     make_env,
@@ -51,11 +52,11 @@ def _steps_at_once(env: Any, games: GameBatch) -> Job:
     actions = draw_removals(status, _STEPS, rng)
 
     def work() -> None:
-        with answered_at_once(games):
-            for move in actions:
-                env.step(move)
+        for move in actions:
+            env.step(move)
 
-    return Job(work, _STEPS * games.size, lambda: put_prompts(games, status))
+    constant = ConstantSegmenter(games.simulator.segmenter)
+    return Job(work, _STEPS * games.size, partial(put_prompts, games, status, constant))
 
 
 def bank_jobs(subject: Subject, device: str, times: Sequence[int]) -> dict[str, Job]:
@@ -76,9 +77,7 @@ def bank_jobs(subject: Subject, device: str, times: Sequence[int]) -> dict[str, 
             for move in moves:
                 games.step(move)
 
-        def prepare(games: GameBatch = games, status: np.ndarray = status) -> None:
-            put_prompts(games, status)
-
+        prepare = partial(put_prompts, games, status, segmenter)
         jobs[f"bank/{len(bank)}"] = Job(work, _STEPS * _GAMES, prepare)
     return jobs
 

@@ -29,6 +29,8 @@ def learning_jobs(folder: Path, device: str, games: int) -> dict[str, Job]:
         scenes=f"shapes://train?count={2 * games}&seed=0",
         games=games,
         rounds=2,
+        steps=(4, 8),
+        rehearsals=16,
         learning_starts=games,
         progress=False,
         tensorboard=False,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,18 +167,6 @@ class ConstantSegmenter:
         return self._mask.expand(count, -1, -1, -1), self._iou.expand(count, -1)
 
 
-@contextmanager
-def answered_at_once(games: GameBatch) -> Iterator[None]:
-    """Let a ``ConstantSegmenter`` answer in the place of the games' own."""
-    simulator = games.simulator
-    before = simulator.segmenter
-    simulator.segmenter = ConstantSegmenter(before)
-    try:
-        yield
-    finally:
-        simulator.segmenter = before
-
-
 def draw_prompts(games: int, nodes: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw prompt sets of ``count`` nodes each, half of them positive: (games, nodes) int8."""
     status = np.zeros((games, nodes), np.int8)
@@ -208,8 +195,15 @@ def draw_removals(status: np.ndarray, steps: int, rng: np.random.Generator) -> n
     return (drawn + nodes * (signs == NEGATIVE)).T.astype(np.int64)
 
 
-def put_prompts(games: GameBatch, status: np.ndarray) -> None:
-    """Put prompts into games without decoding: what a step costs does not depend on the Dice before it."""
+def put_prompts(games: GameBatch, status: np.ndarray, segmenter: Segmenter | ConstantSegmenter) -> None:
+    """Put prompts into games without decoding: what a step costs does not depend on the Dice before it.
+
+    Args:
+        games: The games.
+        status: (B, N) int8.
+        segmenter: Who decodes their next steps.
+    """
+    games.simulator.segmenter = segmenter
     games.status[:] = torch.from_numpy(status).to(games.status.device)
     games.steps_left[:] = games.steps_total
 

@@ -15,11 +15,12 @@ from ppd_agents.benchmarking.clock import Job, Timing, growth, take_turns
 from ppd_agents.benchmarking.decoding import decode_flops
 from ppd_agents.benchmarking.machine import product_jobs
 from ppd_agents.benchmarking.subjects import (
+    ConstantSegmenter,
     Subject,
-    answered_at_once,
     draw_prompts,
     draw_removals,
     open_subjects,
+    put_prompts,
     subject_bank,
     subject_segmenter,
     tiled,
@@ -87,13 +88,17 @@ def test_a_repeated_bank_plays_as_the_bank_it_repeats(tiny_simulator, make_games
     assert torch.equal(large.legal(), games.legal())
 
 
-def test_a_constant_answer_takes_the_segmenters_place_for_a_while(make_games):
+def test_a_constant_answer_takes_the_segmenters_place(make_games, tiny_simulator, rng):
     games = make_games(size=3)
-    before = games.simulator.segmenter
-    with answered_at_once(games):
-        games.step(games.legal().int().argmax(dim=1))
-        assert games.predicted_iou.eq(0.5).all()
-    assert games.simulator.segmenter is before
+    games.simulator = Simulator(tiny_simulator.bank, tiny_simulator.segmenter)
+    status = draw_prompts(3, games.nodes, 9, rng)
+    put_prompts(games, status, ConstantSegmenter(tiny_simulator.segmenter))
+    assert torch.equal(games.status, torch.from_numpy(status))
+    games.step(games.legal().int().argmax(dim=1))
+    assert games.predicted_iou.eq(0.5).all()
+    put_prompts(games, status, tiny_simulator.segmenter)
+    games.step(games.legal().int().argmax(dim=1))
+    assert games.predicted_iou.ne(0.5).any()
 
 
 @pytest.fixture
@@ -109,12 +114,16 @@ def subject(tiny_architecture, tmp_path):
     return found[0]
 
 
-def test_the_users_loop_does_the_work_of_a_step(subject):
-    """The official modules, called as ``predict`` calls them, and our environment draw the same masks."""
+@pytest.mark.parametrize("with_predictor", [False, True])
+def test_the_users_loop_does_the_work_of_a_step(subject, with_predictor):
+    """``predict``, the official modules called as it calls them, and our environment draw the same masks."""
+    predictor = official.sam_predictor() if with_predictor else None
+    if with_predictor and predictor is None:
+        pytest.skip("SamPredictor needs a torchvision that can be imported: pip install torch torchvision")
     bank = subject_bank(subject, "cpu")
     scene = bank.raw(0)
     assert scene.image.shape == (768, 1024, 3)
-    loop = official.users_loop(subject.official, scene.image, scene.mask, None)
+    loop = official.users_loop(subject.official, scene.image, scene.mask, predictor)
     simulator = Simulator(bank, subject_segmenter(subject, "cpu"))
     status = torch.from_numpy(draw_prompts(1, simulator.nodes, 12, np.random.default_rng(0)))
     [ours] = simulator.native_masks(torch.tensor([0]), status)
@@ -123,7 +132,7 @@ def test_the_users_loop_does_the_work_of_a_step(subject):
     theirs = loop.predict(bank.points[0, chosen].numpy(), labels)
     assert theirs.shape == ours.shape == scene.mask.shape
     assert 0.01 < theirs.mean() < 0.99
-    assert (theirs == ours).mean() > 0.98
+    assert (theirs == ours).mean() > 0.97
     assert loop.score(bank.points[0, chosen].numpy(), labels) > 0
     assert "SamPredictor.predict" in loop.measured
 
