@@ -105,7 +105,10 @@ class Observer:
         """Compute what never changes in the scenes ``rows`` in the background, where it is not known yet."""
         if self._config.observation == "compact" or self._config.edges == "none":
             return
-        wanted = [(os.getpid(), row) for row in rows if row not in self._static]
+        process = os.getpid()
+        # A fork has no thread that would finish what its parent began.
+        self._coming = {key: found for key, found in self._coming.items() if key[0] == process}
+        wanted = [(process, row) for row in rows if row not in self._static]
         for key in wanted:
             if key not in self._coming:
                 self._coming[key] = in_background(self._compute, key[1])

@@ -47,7 +47,7 @@ def test_gradients_are_those_of_the_sum(network):
     wanted = [parameter.grad.clone() for parameter in parameters[:-1]]
     losses = [lambda one=one: network(one[None]).square().sum() for one in inputs]
     value = set_gradients(losses, parameters, np.random.default_rng(0))
-    assert value == pytest.approx(sum(loss().item() for loss in losses))
+    assert float(value) == pytest.approx(sum(loss().item() for loss in losses))
     for parameter, grad in zip(parameters, wanted, strict=False):
         assert torch.allclose(parameter.grad, grad, atol=1e-6)
     assert unused.grad is None
@@ -102,7 +102,7 @@ def test_a_learners_losses_in_parts_are_those_of_the_whole_batch(tmp_path, monke
         found.append((len(losses), value, torch.cat([p.grad.flatten() for p in parameters]), current))
     (parts, value, grads, current), (wholes, whole, wanted, expected) = found
     assert (parts, wholes) == (4, 2)
-    assert value == pytest.approx(whole, rel=1e-5)
+    assert float(value) == pytest.approx(float(whole), rel=1e-5)
     torch.testing.assert_close(grads, wanted, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(current, expected)
 
