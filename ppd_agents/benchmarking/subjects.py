@@ -12,7 +12,7 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import ppd_env  # noqa: F401 (registers the environments)
 from ppd_agents.benchmarking.official import official_sam, save_official
@@ -46,7 +46,7 @@ class Subject:
     name: str
     uri: str
     scenes: str
-    official: nn.Module | None = None
+    official: Any = None
 
 
 def write_scenes(folder: Path, count: int) -> str:
@@ -220,11 +220,12 @@ def tiled(bank: SceneBank, times: int) -> SceneBank:
         sizes=repeat(bank.embedding.sizes),
     )
     fields = ("features", "points", "truth", "void", "peak", "target", "valid", "counted")
+    repeated: dict[str, Any] = {name: repeat(getattr(bank, name)) for name in fields}
     return replace(
         bank,
         names=bank.names * times,
         groups=bank.groups * times,
         indices=bank.indices * times,
         embedding=embedding,
-        **{name: repeat(getattr(bank, name)) for name in fields},
+        **repeated,
     )
