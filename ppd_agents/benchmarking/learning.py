@@ -12,7 +12,7 @@ from ppd_agents.dqn.transition_store import TransitionStore
 from ppd_agents.training.adversarial import Alternation
 from ppd_agents.training.presets import ROLES, preset
 
-_UPDATES = 4
+_UPDATES = 2
 
 
 def learning_jobs(folder: Path, device: str, games: int) -> dict[str, Job]:
@@ -29,7 +29,8 @@ def learning_jobs(folder: Path, device: str, games: int) -> dict[str, Job]:
         scenes=f"shapes://train?count={2 * games}&seed=0",
         games=games,
         rounds=2,
-        steps=(4, 8),
+        steps=(4, 4),
+        gradient_steps=1,
         rehearsals=16,
         learning_starts=games,
         progress=False,
