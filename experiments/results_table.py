@@ -8,6 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from ppd_agents.benchmarking.table import growth_table, limits_table, performance_table
+
 RESULTS = Path(__file__).parent / "results"
 _SETS = {"shapes": "shapes scenes", "photos": "photograph scenes"}
 _RATIOS = {
@@ -192,3 +194,7 @@ if __name__ == "__main__":
     if controls["sections"]:
         print(sections_table(controls), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
+    if (RESULTS / "bench.json").is_file():
+        bench = json.loads((RESULTS / "bench.json").read_text())
+        for table in (performance_table, limits_table, growth_table):
+            print("\n" + table(bench))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
 Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -35,17 +37,32 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
         pass
 
 
+def in_background(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Future[Result]:
+    """Do ``work`` on one core while the caller goes on; such pieces are done one after another.
+
+    Args:
+        work: Called in a thread of its own. Modes such as ``no_grad`` do not reach it.
+        *args: For ``work``.
+        **kwargs: For ``work``.
+
+    Returns:
+        What will hold its result.
+    """
+    return _pool(1).submit(work, *args, **kwargs)
+
+
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return this process's pool; threads do not survive a fork, and a child may take more cores again."""
     key = (os.getpid(), threads)
     if key not in _pools:
+        before = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, "ppd-core", initializer=_take_one_core)
         all_begun = Barrier(threads + 1)
         for _ in range(threads):
             pool.submit(all_begun.wait)
         all_begun.wait()
         # A thread that limits itself also sets what threads begun later get, so the old number is set again.
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         _pools[key] = pool
     return _pools[key]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from ppd_env.game_batch import GameBatch
 from ppd_env.opponents import Opponent, play_phase
 from ppd_env.prompting import ideal_prompts, matching_prompts, noise_prompts, patch_coverage
 from ppd_env.scenes.bank import SceneBank
+from ppd_env.simulator import Segmentation
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,32 @@ class ResetOptions:
         return ResetOptions(**known)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """k games about to begin; nothing is decoded yet.
+
+    Args:
+        which: (k,) int64, the games.
+        rows: (k,) int64, rows of the bank.
+        given: (k, N) int8, the prompts before the opponent's attack; None where there was none.
+        status: (k, N) int8, the prompts the agent starts from.
+        attack, defence: (k,) int64, step budgets.
+    """
+
+    which: Tensor
+    rows: Tensor
+    given: Tensor | None
+    status: Tensor
+    attack: Tensor
+    defence: Tensor
+
+    def to_decode(self) -> tuple[Tensor, Tensor]:
+        """Return every prompt set that is looked at before the first move, (m,) rows and (m, N) statuses."""
+        if self.given is None:
+            return self.rows, self.status
+        return self.rows.repeat(2), torch.cat([self.given, self.status])
+
+
 class EpisodeStarter:
     """Begins games of one role.
 
@@ -84,6 +112,7 @@ class EpisodeStarter:
         self._opponent = opponent
         self.ideal_dice = torch.full((games.size,), torch.nan, device=games.dice.device)
         """(B,) float32, Dice before the opponent's attack; NaN where there was none."""
+        self._rehearsal: GameBatch | None = None
 
     @property
     def _bank(self) -> SceneBank:
@@ -103,36 +132,83 @@ class EpisodeStarter:
             The step budgets (k,) int64 of the attack and of the defence.
         """
         chosen = ResetOptions.parse(options)
-        rows, budgets, statuses = [], [], []
-        for rng in rngs:
-            rows.append(self._row(rng, chosen))
-            budgets.append(self._budgets(rng, chosen))
-            statuses.append(self._prompts(rows[-1], rng, chosen))
-        row, status = torch.tensor(rows), torch.from_numpy(np.stack(statuses))
-        attack, defence = torch.tensor(budgets).unbind(dim=1)
-        steps = attack if self._attacking else defence
-        role = torch.full((len(rows),), self._attacking)
-        self.ideal_dice[which] = torch.nan
-        if (chosen.start or self._start_state(chosen)) == "ideal+attack":
-            self._attack(which, row, status, attack, rngs)
-            if not getattr(self._opponent, "blind", False):
-                self._games.change_role(which, steps, role)
-                return attack, defence
-            status = self._games.status[which]
-        self._games.begin(which, row, status, steps, role)
-        return attack, defence
+        drawn = self._draw(which, rngs, chosen)
+        if self._attacked(chosen) and not self._blind:
+            self._attack(drawn, rngs)
+            return drawn.attack, drawn.defence
+        if self._attacked(chosen):
+            drawn = self._attack_blindly(drawn, rngs)
+        self.begin(drawn, self._games.simulator.segment(*drawn.to_decode()))
+        return drawn.attack, drawn.defence
 
-    def _attack(
-        self, which: Tensor, rows: Tensor, status: Tensor, steps: Tensor, rngs: Sequence[np.random.Generator]
-    ) -> None:
-        """Let the opponent attack the given prompts; the Dice before is kept in ``ideal_dice``."""
-        if self._opponent is None:
+    def foresee(self, which: Tensor, rngs: Sequence[np.random.Generator]) -> Beginning | None:
+        """Draw how the k games ``which`` would begin, from their k generators, leaving the games as they are.
+
+        Returns:
+            What ``begin`` takes; None, and nothing drawn, where an opponent has to see masks first.
+        """
+        usual = ResetOptions()
+        if not self._attacked(usual):
+            return self._draw(which, rngs, usual)
+        return self._attack_blindly(self._draw(which, rngs, usual), rngs) if self._blind else None
+
+    def begin(self, beginning: Beginning, decoded: Segmentation) -> None:
+        """Begin games whose prompts, ``beginning.to_decode()``, have been decoded."""
+        count, which = len(beginning.rows), beginning.which
+        self.ideal_dice[which] = torch.nan if beginning.given is None else decoded.dice[:count]
+        steps = beginning.attack if self._attacking else beginning.defence
+        role = torch.full((count,), self._attacking)
+        self._games.begin(which, beginning.rows, beginning.status, steps, role, decoded[-count:])
+
+    def coming_row(self, rng: np.random.Generator) -> int:
+        """Return the scene of the next episode drawn from ``rng``, which is left as it is."""
+        return self._row(copy.deepcopy(rng), ResetOptions())
+
+    @property
+    def _blind(self) -> bool:
+        return bool(getattr(self._opponent, "blind", False))
+
+    def _attacked(self, options: ResetOptions) -> bool:
+        """Tell whether an opponent attacks before the episode begins."""
+        attacked = (options.start or self._start_state(options)) == "ideal+attack"
+        if attacked and self._opponent is None:
             raise PPDError(
                 "Start 'ideal+attack' needs an opponent; a game of two agents starts from 'ideal'."
             )
-        self._games.begin(which, rows, status, steps, torch.ones(len(rows), dtype=torch.bool))
-        self.ideal_dice[which] = self._games.dice[which]
-        play_phase(self._games, which, self._opponent, rngs)
+        return attacked
+
+    def _draw(self, which: Tensor, rngs: Sequence[np.random.Generator], options: ResetOptions) -> Beginning:
+        """Draw scenes, budgets and prompts, before any attack."""
+        rows, budgets, statuses = [], [], []
+        for rng in rngs:
+            rows.append(self._row(rng, options))
+            budgets.append(self._budgets(rng, options))
+            statuses.append(self._prompts(rows[-1], rng, options))
+        attack, defence = torch.tensor(budgets).unbind(dim=1)
+        status = torch.from_numpy(np.stack(statuses))
+        return Beginning(which, torch.tensor(rows), None, status, attack, defence)
+
+    def _attack(self, drawn: Beginning, rngs: Sequence[np.random.Generator]) -> None:
+        """Let an opponent that looks at masks attack; the Dice before is kept in ``ideal_dice``."""
+        assert self._opponent is not None
+        games, which = self._games, drawn.which
+        attacking = torch.ones(len(which), dtype=torch.bool)
+        games.begin(which, drawn.rows, drawn.status, drawn.attack, attacking)
+        self.ideal_dice[which] = games.dice[which]
+        play_phase(games, which, self._opponent, rngs)
+        steps = drawn.attack if self._attacking else drawn.defence
+        games.change_role(which, steps, torch.full((len(which),), self._attacking))
+
+    def _attack_blindly(self, drawn: Beginning, rngs: Sequence[np.random.Generator]) -> Beginning:
+        """Let an opponent that looks at no mask attack, in games of their own where nothing is decoded."""
+        assert self._opponent is not None
+        if self._rehearsal is None:
+            self._rehearsal = self._games.twin()
+        games, count = self._rehearsal, len(drawn.rows)
+        places = torch.arange(count, device=games.status.device)
+        games.deal(places, drawn.rows, drawn.status, drawn.attack, torch.ones(count, dtype=torch.bool))
+        play_phase(games, places, self._opponent, rngs)
+        return replace(drawn, given=drawn.status, status=games.status[:count].to(drawn.status.device))
 
     def _start_state(self, options: ResetOptions) -> str:
         return "given" if options.prompts is not None else self._config.start_state

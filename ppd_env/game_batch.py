@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,10 @@ class StepResult(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     invalid: Tensor
+
+
+Further = Callable[[Tensor], tuple[Tensor, Tensor] | None]
+"""Told (k,) bool which games are about to end, returns more prompt sets: rows (m,) and statuses (m, N)."""
 
 
 class Branches(NamedTuple):
@@ -114,6 +118,7 @@ class GameBatch:
         self.steps_left = torch.zeros(size, dtype=torch.int64, device=device)
         self.steps_total = torch.zeros(size, dtype=torch.int64, device=device)
         self.attacking = torch.zeros(size, dtype=torch.bool, device=device)
+        self._known_legal: tuple[tuple[int, ...], Tensor] | None = None
 
     @property
     def nodes(self) -> int:
@@ -133,7 +138,15 @@ class GameBatch:
         """Return the indices of all games, (B,) int64."""
         return torch.arange(self.size, device=self.status.device)
 
-    def begin(self, which: Tensor, rows: Tensor, status: Tensor, steps: Tensor, attacking: Tensor) -> None:
+    def begin(
+        self,
+        which: Tensor,
+        rows: Tensor,
+        status: Tensor,
+        steps: Tensor,
+        attacking: Tensor,
+        known: Segmentation | None = None,
+    ) -> None:
         """Start the k games ``which`` anew, in one decode batch.
 
         Args:
@@ -142,16 +155,33 @@ class GameBatch:
             status: (k, N) int8, the prompts they start from.
             steps: (k,) int64, step budgets.
             attacking: (k,) bool.
+            known: What those prompts decode to, where they have been decoded; else they are now.
         """
+        self.deal(which, rows, status, steps, attacking)
+        which = which.to(self.status.device)
+        self._keep(which, self.simulator.segment(rows, status) if known is None else known)
+        self.initial_dice[which] = self.dice[which]
+        self.initial_mask[which] = covered(self.feedback(which))
+
+    def deal(self, which: Tensor, rows: Tensor, status: Tensor, steps: Tensor, attacking: Tensor) -> None:
+        """Put the games ``which`` into place as ``begin`` does, and decode nothing."""
         device = self.status.device
-        which, rows, status = which.to(device), rows.to(device), status.to(device)
-        self.rows[which], self.status[which] = rows, status
+        which = which.to(device)
+        self.rows[which], self.status[which] = rows.to(device), status.to(device)
         self.steps_left[which] = self.steps_total[which] = steps.to(device)
         self.attacking[which] = attacking.to(device)
         self.changed[which] = False
-        self._keep(which, self.simulator.segment(rows, status))
-        self.initial_dice[which] = self.dice[which]
-        self.initial_mask[which] = covered(self.feedback(which))
+
+    def twin(self) -> GameBatch:
+        """Return as many games of the same rules and scenes, not yet begun."""
+        return GameBatch(
+            self.simulator,
+            self.size,
+            label_mode=self.label_mode,
+            allow_stop=self.allow_stop,
+            prompts_per_step=self.prompts_per_step,
+            invalid_action=self.invalid_action,
+        )
 
     def change_role(self, which: Tensor, steps: Tensor, attacking: Tensor) -> None:
         """Go on with the games ``which`` where they stand, in another role and with ``steps`` (k,) to play.
@@ -172,9 +202,28 @@ class GameBatch:
         Returns:
             (k, A) bool.
         """
+        if attacking is None:
+            known = self._known_legal
+            if known is not None and known[0] == self._state_version():
+                return known[1].clone() if which is None else known[1][which]
+            if which is None:
+                return self._remember_legal(self._legal(self.rows, self.status, self.attacking)).clone()
         which = self.everyone() if which is None else which
         mover = self.attacking[which] if attacking is None else attacking
         return self._legal(self.rows[which], self.status[which], mover)
+
+    def _remember_legal(self, legal: Tensor) -> Tensor:
+        """Keep the legal actions of all games for as long as nothing is written into what decides them."""
+        version = self._state_version()
+        self._known_legal = (version, legal) if version else None
+        return legal
+
+    def _state_version(self) -> tuple[int, ...]:
+        """Return what changes with every write into rows, prompts or roles; empty where torch cannot tell."""
+        deciding = (self.rows, self.status, self.attacking)
+        if any(tensor.is_inference() for tensor in deciding):
+            return ()
+        return tuple(number for tensor in deciding for number in (id(tensor), tensor._version))
 
     def _legal(self, rows: Tensor, status: Tensor, attacking: Tensor) -> Tensor:
         truth = self.simulator.bank.truth[rows] if self.label_mode == "truth" else None
@@ -193,19 +242,44 @@ class GameBatch:
         Raises:
             PPDError: An action is illegal and ``invalid_action`` is ``"raise"``, or outside [0, 2N].
         """
+        return self.step_beside(actions, None, which)[0]
+
+    def step_beside(
+        self, actions: Tensor, further: Further | None, which: Tensor | None = None
+    ) -> tuple[StepResult, Segmentation | None]:
+        """Play as ``step`` does, and decode other prompt sets in the same batch.
+
+        Whether a game ends is known before its mask is, so the games that take their place can be decoded
+        together with its last state.
+
+        Args:
+            actions: (k,) int64.
+            further: Asked for the other prompt sets; None: there are none.
+            which: (k,) int64, the games that move; all where None.
+
+        Returns:
+            The result, and the segmentation of the other prompt sets, None where there were none.
+        """
+        everyone = which is None
+        legal = self.legal(which)
         which = self.everyone() if which is None else which.to(self.status.device)
         actions = actions.to(self.status.device)
-        attacking, before = self.attacking[which], self.dice[which]
-        move = self._move(self.rows[which], self.status[which], actions, attacking)
+        rows, attacking, before = self.rows[which], self.attacking[which], self.dice[which]
+        move = self._move(rows, self.status[which], actions, attacking, legal)
         if self.invalid_action == "raise" and bool(move.invalid.any()):
             raise PPDError(_illegal_message(actions, move.invalid))
-        self.place(which, move.status)
+        legal = self._legal(rows, move.status, attacking)
+        terminated = move.stopped | only_stop(legal)
+        truncated = (self.steps_left[which] <= 1) & ~terminated
+        other = None if further is None else further(terminated | truncated)
+        decoded = self._place(which, move.status, other)
+        if everyone:
+            self._remember_legal(legal)
         self.steps_left[which] -= 1
         reward = rewards(before, self.dice[which], attacking)
         if self.invalid_action == "penalty":
             reward = reward - INVALID_PENALTY * move.invalid
-        terminated = move.stopped | only_stop(self.legal(which))
-        return StepResult(reward, terminated, (self.steps_left[which] <= 0) & ~terminated, move.invalid)
+        return StepResult(reward, terminated, truncated, move.invalid), decoded
 
     def skip(self, actions: Tensor, which: Tensor) -> Tensor:
         """Play one action in each of the games ``which`` without decoding, for movers that look at no mask.
@@ -227,12 +301,24 @@ class GameBatch:
 
     def place(self, which: Tensor, status: Tensor) -> None:
         """Put the games ``which`` into ``status`` (k, N); only those whose prompts differ are decoded."""
-        which, status = which.to(self.status.device), status.to(self.status.device)
-        self.changed[which] = status != self.status[which]
-        moved = self.changed[which].any(dim=1)
-        if bool(moved.any()):
-            self._keep(which[moved], self.simulator.segment(self.rows[which[moved]], status[moved]))
-        self.status[which] = status
+        self._place(which.to(self.status.device), status.to(self.status.device), None)
+
+    def _place(
+        self, which: Tensor, status: Tensor, other: tuple[Tensor, Tensor] | None
+    ) -> Segmentation | None:
+        """Do what ``place`` does; return the segmentation of ``other`` prompt sets from the same batch."""
+        changed = status != self.status[which]
+        moved = changed.any(dim=1).nonzero().squeeze(1)
+        rows, wanted, found = self.rows[which[moved]], status[moved], None
+        if other is not None:
+            rows = torch.cat([rows, other[0].to(rows.device)])
+            wanted = torch.cat([wanted, other[1].to(wanted.device)])
+        if len(rows):
+            decoded = self.simulator.segment(rows, wanted)
+            self._keep(which[moved], decoded[: len(moved)])
+            found = None if other is None else decoded[len(moved) :]
+        self.changed[which], self.status[which] = changed, status
+        return found
 
     @torch.no_grad()
     def branch(self, actions: Tensor, which: Tensor | None = None) -> Branches:
@@ -272,7 +358,14 @@ class GameBatch:
         """Return what ``actions`` (k,) of a role (k,) bool would do to the prompts; nothing is decoded."""
         return self._move(self.rows[which], self.status[which], actions.to(self.status.device), attacking)
 
-    def _move(self, rows: Tensor, status: Tensor, actions: Tensor, attacking: Tensor) -> Move:
+    def _move(
+        self,
+        rows: Tensor,
+        status: Tensor,
+        actions: Tensor,
+        attacking: Tensor,
+        legal: Tensor | None = None,
+    ) -> Move:
         """Apply ``actions`` (k,) to statuses (k, N) of the scenes ``rows`` (k,)."""
         if bool(((actions < 0) | (actions >= action_count(self.nodes))).any()):
             raise PPDError(f"Actions must lie in [0, {2 * self.nodes}], got {actions.tolist()}.")
@@ -281,12 +374,11 @@ class GameBatch:
             features = self.simulator.bank.features
             chosen = features[rows, node_of(actions, self.nodes)]
             distance = pairwise_distance(chosen[:, None], features[rows]).squeeze(1)
-        legal = self._legal(rows, status, attacking)
         return apply_actions(
             status,
             actions,
             attacking,
-            legal,
+            self._legal(rows, status, attacking) if legal is None else legal,
             prompts_per_step=self.prompts_per_step,
             feature_distance=distance,
         )

@@ -46,8 +46,8 @@ class Segmentation:
     predicted_iou: Tensor
     logits: Tensor
 
-    def __getitem__(self, which: Tensor) -> Segmentation:
-        """Return the prompt sets ``which`` (index tensor)."""
+    def __getitem__(self, which: Tensor | slice) -> Segmentation:
+        """Return the prompt sets ``which`` (index tensor or slice)."""
         return Segmentation(self.dice[which], self.predicted_iou[which], self.logits[which])
 
 
@@ -108,6 +108,8 @@ class Simulator:
             The masks and their Dice, on the bank's device.
         """
         rows, status = rows.to(self.bank.device), status.to(self.bank.device)
+        if len(rows) == 1:
+            return self._decode(rows, status)
         keys = torch.cat([rows[:, None].to(torch.int32), status.to(torch.int32)], dim=1)
         unique, inverse = keys.unique(dim=0, return_inverse=True)
         if len(unique) < len(keys):

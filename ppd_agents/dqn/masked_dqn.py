@@ -38,6 +38,8 @@ from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import INACTIVE
 
 Observation = dict[str, Any]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Number formats that losses may be computed in."""
 
 
 class MaskedDQN(DQN):
@@ -70,6 +72,8 @@ class MaskedDQN(DQN):
             rewards should then be changes of Dice alone.
         attack_batch: States drawn from them for each gradient step.
         epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
+        precision: ``"float32"``, or ``"bfloat16"``: losses are computed under torch's autocast, which pays on
+            a GPU; weights, gradients and targets stay float32.
         **kwargs: SB3's DQN arguments.
 
     Raises:
@@ -102,6 +106,7 @@ class MaskedDQN(DQN):
         attacks: AttackMemory | None = None,
         attack_batch: int = 96,
         epsilon: EpsilonSchedule | None = None,
+        precision: str = "float32",
         **kwargs: Any,
     ) -> None:
         self.rng = np.random.default_rng(rng)
@@ -112,6 +117,9 @@ class MaskedDQN(DQN):
         self.loss = Loss(loss, huber_delta)
         self.branches, self.branch_greedy = branches, branch_greedy
         self.epsilon = epsilon
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
+        self.precision = precision
         if bool(self.network_config.suspicion) != (attacks is not None):
             raise ConfigError(
                 "A Q-network with suspicion needs attacks to learn it from, and only such a one."
@@ -268,7 +276,7 @@ class MaskedDQN(DQN):
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if losses:
-            self.logger.record("train/loss", float(np.mean(losses)))
+            self.logger.record("train/loss", float(np.mean([float(loss) for loss in losses])))
 
     def study(self, updates: int, learning_rate: float, bar: tqdm | None = None) -> None:
         """Learn on from what is stored, without another step of the games.
@@ -300,7 +308,7 @@ class MaskedDQN(DQN):
 
         def loss(which: Tensor) -> Tensor:
             logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
-            logits = logits[:, active.present]
+            logits = logits[:, active.present].float()
             known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
             total = binary_cross_entropy_with_logits(logits, known.expand_as(logits), reduction="sum")
             return total / (prompts * len(logits))
@@ -315,7 +323,7 @@ class MaskedDQN(DQN):
 
         def loss(which: Tensor) -> Tensor:
             seen = {name: values[which] for name, values in data.observations.items()}
-            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True, each=True)
+            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True, each=True).float()
             current[which] = found.detach().mean(0)
             wanted = target[which].expand_as(found)
             mean = self.loss(found, wanted, None if weights is None else weights[which])
@@ -323,8 +331,8 @@ class MaskedDQN(DQN):
 
         return [partial(loss, which) for which in parts_of(data.observations["status"])]
 
-    def _gradient_step(self, batch_size: int) -> float:
-        """Learn from one batch and return its loss."""
+    def _gradient_step(self, batch_size: int) -> Tensor:
+        """Learn from one batch and return its loss, for which nobody need wait on a GPU."""
         data = self._draw(batch_size)
         target = self.targets(data)
         current = torch.empty_like(target)
@@ -332,7 +340,7 @@ class MaskedDQN(DQN):
         if self.attacks is not None:
             losses += self.suspicion_losses(self.attacks)
         self.policy.set_training_mode(True)
-        loss = set_gradients(losses, list(self.q_net.parameters()), self.rng)
+        loss = set_gradients(losses, list(self.q_net.parameters()), self.rng, PRECISIONS[self.precision])
         self.policy.set_training_mode(False)
         torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()

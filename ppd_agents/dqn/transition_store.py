@@ -16,6 +16,9 @@ from ppd_env.game.actions import NEGATIVE, POSITIVE
 _NONE = -1
 """Stands where no following transition is known."""
 
+_BLOCK = 64
+"""Slots whose runs are counted together, so that drawing one looks at few slots of a large memory."""
+
 
 class Transitions(NamedTuple):
     """A batch of B transitions, as they are stored.
@@ -155,6 +158,7 @@ class TransitionStore:
         self.prioritised = prioritised
         if prioritised:
             self.arrays["priorities"] = np.zeros(capacity, np.float32)
+        self._runs = np.zeros(-(-capacity // _BLOCK), np.int64)  # runs that begin in each block of slots
         self.latest = np.full(games, _NONE, np.int64)
         self.pos = 0
         self.count = 0
@@ -194,6 +198,8 @@ class TransitionStore:
             if values is None:
                 raise PPDError(f"This replay buffer stores {name!r}, but the transitions have none.")
             self.arrays[name][where] = values
+        gone = where[self.arrays["lengths"][where] > 0]
+        self._runs += self._per_block(starts) - self._per_block(gone)
         self.arrays["lengths"][where] = 0
         self.arrays["lengths"][starts] = lengths
         self.arrays["following"][where] = _NONE
@@ -236,15 +242,15 @@ class TransitionStore:
         """
         if not self.count:
             raise PPDError("The replay buffer is empty: collect steps before training.")
-        stored = np.flatnonzero(self.arrays["lengths"][: self.count])
         weights = None
         if self.prioritised:
+            stored = np.flatnonzero(self.arrays["lengths"][: self.count])
             priorities = self.arrays["priorities"][stored]
             chosen = draw_proportionally(priorities, runs, rng)
             weights = importance_weights(priorities, chosen, beta)
+            starts = stored[chosen]
         else:
-            chosen = rng.integers(len(stored), size=runs)
-        starts = stored[chosen]
+            starts = self._nth_runs(rng.integers(self._runs.sum(), size=runs))
         lengths = self.arrays["lengths"][starts].astype(np.int64)
         inside = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         where = (np.repeat(starts, lengths) + inside) % self.capacity
@@ -252,6 +258,21 @@ class TransitionStore:
         if weights is not None:
             weights = np.repeat(weights, lengths)
         return Drawn(transitions, discounts, starts, lengths, weights)
+
+    def _per_block(self, slots: np.ndarray) -> np.ndarray:
+        """Count slots by block."""
+        return np.bincount(slots // _BLOCK, minlength=len(self._runs))
+
+    def _nth_runs(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the slots in which the runs of these ``numbers`` (R,) begin, counted by ascending slot."""
+        ends = self._runs.cumsum()
+        block = np.searchsorted(ends, numbers, side="right")
+        slots = block[:, None] * _BLOCK + np.arange(_BLOCK)
+        begins = self.arrays["lengths"].take(slots, mode="clip") > 0
+        begins &= slots < self.capacity
+        inside = numbers - (ends - self._runs)[block]
+        chosen: np.ndarray = slots[:, 0] + (begins.cumsum(axis=1) > inside[:, None]).argmax(axis=1)
+        return chosen
 
     def _returns(self, where: np.ndarray, n_step: int, gamma: float) -> tuple[Transitions, np.ndarray]:
         """Return the transitions in the slots ``where`` with their n-step returns, and the discounts."""
@@ -298,3 +319,4 @@ class TransitionStore:
         self.latest[:] = state["latest"]
         for name, array in self.arrays.items():
             array[: self.count] = state[name]
+        self._runs = self._per_block(np.flatnonzero(self.arrays["lengths"][: self.count]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 import numpy as np
@@ -78,8 +78,11 @@ def parts_of(status: Tensor) -> tuple[Tensor, ...]:
 
 
 def set_gradients(
-    losses: Sequence[Callable[[], Tensor]], parameters: Sequence[nn.Parameter], rng: np.random.Generator
-) -> float:
+    losses: Sequence[Callable[[], Tensor]],
+    parameters: Sequence[nn.Parameter],
+    rng: np.random.Generator,
+    precision: torch.dtype = torch.float32,
+) -> Tensor:
     """Set the gradients of ``parameters`` to those of the sum of several losses.
 
     On the CPU each loss has a core of its own, which small tensors use better than all cores one tensor; the
@@ -89,16 +92,19 @@ def set_gradients(
         losses: Each computes a scalar; called once, from other threads.
         parameters: What is differentiated by.
         rng: Seeds the dropout of every loss.
+        precision: Number format that losses are computed in where torch's autocast trusts it; parameters and
+            gradients stay float32.
 
     Returns:
-        The sum.
+        The sum, a scalar on the device: asking for its value waits for the device.
     """
     device = parameters[0].device
     seeds = rng.integers(2**62, size=len(losses)).tolist()
     found: dict[int, tuple[Tensor, tuple[Tensor | None, ...]]] = {}
 
     def differentiate(which: int) -> None:
-        with units_drawn_from(torch.Generator(device).manual_seed(seeds[which])):
+        lower = nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+        with units_drawn_from(torch.Generator(device).manual_seed(seeds[which])), lower:
             loss = losses[which]()
         found[which] = loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
@@ -107,4 +113,4 @@ def set_gradients(
         mine = [grads[number] for _, grads in (found[which] for which in range(len(losses)))]
         known = [grad for grad in mine if grad is not None]
         parameter.grad = torch.stack(known).sum(0) if known else None
-    return float(sum(found[which][0] for which in range(len(losses))))
+    return torch.as_tensor(sum(found[which][0] for which in range(len(losses))))

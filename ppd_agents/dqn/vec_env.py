@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -128,7 +127,7 @@ class GameVecEnv(VecEnv):
         return self._legal().cpu().numpy()
 
     def _legal(self) -> Tensor:
-        masks = self.games.legal()
+        masks = self.games.legal()  # known since the last step
         held = torch.from_numpy(self.held.nonzero()[0]).to(masks.device)
         masks[held] = False
         masks[held, -1] = True
@@ -163,7 +162,7 @@ class GameVecEnv(VecEnv):
             device = self.games.status.device
             which = torch.from_numpy(live).to(device)
             before = self.games.status[which].clone()
-            result = self.games.step(self._actions[which], which)
+            result = self.games.step(self._actions[which], which if self.held.any() else None)
             reward = self._reward(which, result.reward[:, None], before, self.games.status[which][:, None])
             rewards[live] = reward[:, 0].cpu().numpy()
             truncated = result.truncated.cpu().numpy()
@@ -177,12 +176,12 @@ class GameVecEnv(VecEnv):
 
     def _finish(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """Fill in the infos of finished games and hold or restart them; return the next observations."""
-        observation = self._observe()
         finished = np.flatnonzero(dones)
         if not len(finished):
-            return observation
-        for game in finished:
-            infos[game]["terminal_observation"] = {k: deepcopy(v[game]) for k, v in observation.items()}
+            return self._observe()
+        last = self._observe(finished)
+        for place, game in enumerate(finished):
+            infos[game]["terminal_observation"] = {name: values[place] for name, values in last.items()}
             infos[game]["episode"] = {
                 "r": float(self._returns[game]),
                 "l": int(self._lengths[game]),
@@ -247,20 +246,22 @@ class GameVecEnv(VecEnv):
         self._returns[which] = 0
         self._lengths[which] = 0
 
-    def _observe(self) -> dict[str, Any]:
+    def _observe(self, which: np.ndarray | None = None) -> dict[str, Any]:
+        """Look at the games ``which`` (k,), or at all of them."""
         games = self.games
-        left = games.steps_left / games.steps_total.clamp(min=1)
+        chosen = games.everyone() if which is None else torch.from_numpy(which).to(games.rows.device)
+        left = games.steps_left[chosen] / games.steps_total[chosen].clamp(min=1)
         observation = {
-            "scene": games.rows[:, None].clone(),
-            "status": games.status.clone(),
+            "scene": games.rows[chosen][:, None],
+            "status": games.status[chosen],
             "steps_left": left.clamp(0, 1)[:, None].float(),
-            "action_mask": self._legal().to(torch.int8),
+            "action_mask": self._legal()[chosen].to(torch.int8),
         }
         if self.feedback:
-            observation["feedback"] = games.feedback()
-            observation["predicted_iou"] = games.predicted_iou.clamp(0, 1)[:, None]
+            observation["feedback"] = games.feedback(chosen)
+            observation["predicted_iou"] = games.predicted_iou[chosen].clamp(0, 1)[:, None]
         if self.initial_mask:
-            observation["initial_mask"] = games.initial_mask.to(torch.int8)
+            observation["initial_mask"] = games.initial_mask[chosen].to(torch.int8)
         if self.on_device:
             return observation
         return {name: values.cpu().numpy() for name, values in observation.items()}

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future
 
 import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
 from ppd_env.config import GameConfig
+from ppd_env.cores import in_background
 from ppd_env.game.actions import action_count
 from ppd_env.game_batch import GameBatch
 from ppd_env.graph import NEIGHBOURS, feature_distance, knn_edges, physical_distance
 from ppd_env.scenes.bank import SceneBank
 
 KEPT_SCENES = 512
-"""Scenes whose edges are kept once computed."""
+"""Scenes whose edges are kept once computed, at most."""
+
+KEPT_BYTES = 2**29
+"""Memory that may go into keeping them; at least one scene is kept."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,6 +39,9 @@ class Observer:
         self._config = config
         self._bank = bank
         self._static: OrderedDict[int, Arrays] = OrderedDict()
+        self._coming: dict[tuple[int, int], Future[Arrays]] = {}
+        self._shown = np.empty(0, np.int64)
+        self._stacked: Arrays = {}
 
     def space(self, *, with_mask: bool = True) -> spaces.Dict:
         """Return the space of one game's observation; ``with_mask`` adds ``action_mask``."""
@@ -79,12 +89,11 @@ class Observer:
         """
         left = games.steps_left[which].float() / games.steps_total[which].clamp(min=1)
         out = {"status": _numpy(games.status[which]), "steps_left": _numpy(left.clamp(0, 1)[:, None])}
-        rows = games.rows[which].tolist()
+        rows = _numpy(games.rows[which])
         if self._config.observation == "compact":
-            out["scene"] = np.array(rows, np.int64)[:, None]
+            out["scene"] = rows[:, None]
         else:
-            scenes = [self._scene(row) for row in rows]
-            out.update({name: np.stack([one[name] for one in scenes]) for name in scenes[0]})
+            out.update(self._scenes(_numpy(which), rows, games.size))
         if self._config.feedback:
             out["feedback"] = _numpy(games.feedback(which))
             out["predicted_iou"] = _numpy(games.predicted_iou[which][:, None])
@@ -92,11 +101,51 @@ class Observer:
             out["action_mask"] = mask.astype(np.int8)
         return out
 
+    def expect(self, rows: Iterable[int]) -> None:
+        """Compute what never changes in the scenes ``rows`` in the background, where it is not known yet."""
+        if self._config.observation == "compact" or self._config.edges == "none":
+            return
+        process = os.getpid()
+        # A fork has no thread that would finish what its parent began.
+        self._coming = {key: found for key, found in self._coming.items() if key[0] == process}
+        wanted = [(process, row) for row in rows if row not in self._static]
+        for key in wanted:
+            if key not in self._coming:
+                self._coming[key] = in_background(self._compute, key[1])
+        # What was expected and never came, after a reset with a seed say, makes room: one scene per game.
+        for key in list(self._coming)[: -max(1, len(wanted), len(self._shown))]:
+            self._coming.pop(key).cancel()
+
+    def _scenes(self, which: np.ndarray, rows: np.ndarray, size: int) -> Arrays:
+        """Return fresh copies of what never changes in the scenes ``rows`` (k,) of the games ``which`` (k,).
+
+        Only where a game is on another scene than when it was last looked at is that scene looked up.
+        """
+        if len(self._shown) != size:
+            self._shown = np.full(size, -1, np.int64)
+        for place in np.flatnonzero(self._shown[which] != rows):
+            game, row = which[place], int(rows[place])
+            for name, values in self._scene(row).items():
+                if name not in self._stacked or len(self._stacked[name]) != size:
+                    self._stacked[name] = np.empty((size, *values.shape), values.dtype)
+                self._stacked[name][game] = values
+            self._shown[game] = row
+        return {name: values[which] for name, values in self._stacked.items()}
+
     def _scene(self, row: int) -> Arrays:
         """Return what never changes in a scene; kept while it is among the last ones seen."""
         if row in self._static:
             self._static.move_to_end(row)
             return self._static[row]
+        coming = self._coming.pop((os.getpid(), row), None)
+        parts = self._compute(row) if coming is None else coming.result()
+        self._static[row] = parts
+        kept = KEPT_BYTES // sum(values.nbytes for values in parts.values())
+        while len(self._static) > max(1, min(KEPT_SCENES, kept)):
+            self._static.popitem(last=False)
+        return parts
+
+    def _compute(self, row: int) -> Arrays:
         features, positions = self._bank.features[row], self._bank.positions
         parts = {"features": _numpy(features), "positions": _numpy(positions)}
         if self._config.edges != "none":
@@ -106,9 +155,6 @@ class Observer:
             else:
                 index, attr = knn_edges(near, close)
                 parts.update(edge_index=_numpy(index).astype(np.int32), edge_attr=_numpy(attr))
-        self._static[row] = parts
-        if len(self._static) > KEPT_SCENES:
-            self._static.popitem(last=False)
         return parts
 
 

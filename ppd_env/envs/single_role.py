@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ppd_env.config import EnvConfig, GameConfig
 from ppd_env.envs.observations import Arrays, Observer
-from ppd_env.episodes import EpisodeStarter
+from ppd_env.episodes import Beginning, EpisodeStarter
 from ppd_env.game.actions import INACTIVE
 from ppd_env.game_batch import GameBatch
 from ppd_env.opponents import load_opponent
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.simulator import Simulator
+from ppd_env.simulator import Segmentation, Simulator
 
 
 class Played(NamedTuple):
@@ -65,6 +65,8 @@ class SingleRoleGames:
             attacking=config.role == "attacker",
             opponent=load_opponent(config.opponent),
         )
+        self._foreseen: tuple[Beginning, Segmentation] | None = None
+        self._names = np.array(self.games.simulator.bank.names, dtype=object)
 
     def reset(
         self,
@@ -74,10 +76,45 @@ class SingleRoleGames:
     ) -> None:
         """Begin the games ``which`` (k,) anew, each with its own generator."""
         self._starter.start(which, rngs, options)
+        self._expect(rngs)
 
-    def step(self, actions: np.ndarray) -> Played:
-        """Play one action in every game, (B,) integers."""
-        result = self.games.step(torch.as_tensor(np.asarray(actions, np.int64)))
+    def restart(self, which: Tensor, rngs: Sequence[np.random.Generator]) -> None:
+        """Begin games that ended in the last ``step`` anew; what it has decoded is not decoded again."""
+        if self._foreseen is None:
+            self._starter.start(which, rngs)
+        else:
+            self._starter.begin(*self._foreseen)
+        self._foreseen = None
+        self._expect(rngs)
+
+    def _expect(self, rngs: Sequence[np.random.Generator]) -> None:
+        """Let the scenes of the episodes after the present ones be made ready meanwhile."""
+        self.observer.expect(self._starter.coming_row(rng) for rng in rngs)
+
+    def step(self, actions: np.ndarray, rngs: Sequence[np.random.Generator] | None = None) -> Played:
+        """Play one action in every game.
+
+        Args:
+            actions: (B,) integers.
+            rngs: B generators; with them the next episodes of games that end are decoded in the same batch,
+                for ``restart``.
+
+        Returns:
+            What came of it.
+        """
+        beginning: Beginning | None = None
+
+        def follow(ending: Tensor) -> tuple[Tensor, Tensor] | None:
+            nonlocal beginning
+            which = ending.nonzero().squeeze(1)
+            if rngs is not None and len(which):
+                beginning = self._starter.foresee(which, [rngs[game] for game in which.tolist()])
+            return None if beginning is None else beginning.to_decode()
+
+        moves = torch.as_tensor(np.asarray(actions, np.int64))
+        result, decoded = self.games.step_beside(moves, follow)
+        if beginning is not None and decoded is not None:
+            self._foreseen = beginning, decoded
         reward, terminated, truncated, invalid = (t.cpu().numpy() for t in result)
         return Played(reward.astype(np.float64), terminated, truncated, invalid)
 
@@ -94,8 +131,6 @@ class SingleRoleGames:
     def _infos(self, which: Tensor, mask: np.ndarray, invalid: np.ndarray) -> dict[str, np.ndarray]:
         games = self.games
         rows = games.rows[which].cpu().numpy()
-        names = np.empty(len(rows), dtype=object)
-        names[:] = [games.simulator.bank.names[row] for row in rows]
         infos = {
             "action_mask": mask.astype(np.int8),
             "invalid_action": invalid.copy(),
@@ -105,7 +140,7 @@ class SingleRoleGames:
             "active_prompts": (games.status[which] != INACTIVE).sum(dim=1).cpu().numpy(),
             "steps": games.steps_total[which].cpu().numpy(),
             "scene": rows,
-            "scene_name": names,
+            "scene_name": self._names[rows],
         }
         ideal = _doubles(self._starter.ideal_dice[which])
         if not np.isnan(ideal).any():

@@ -108,14 +108,14 @@ class PointPromptVectorEnv(VectorEnv[Arrays, np.ndarray, np.ndarray]):
         """
         if not self._rngs:
             raise ConfigError("Call reset() before step().")
-        played = self.play.step(actions)
+        played = self.play.step(actions, self._rngs)
         over = played.terminated | played.truncated
         infos: dict[str, Any] = {}
         invalid = played.invalid.copy()
         if over.any():
             infos = self._final(over, invalid)
             games = over.nonzero()[0]
-            self.play.reset(torch.from_numpy(games), [self._rngs[i] for i in games])
+            self.play.restart(torch.from_numpy(games), [self._rngs[i] for i in games])
             invalid[over] = False
         observation, present = self._look(invalid, np.ones(self.num_envs, bool))
         self._show()

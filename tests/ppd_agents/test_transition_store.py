@@ -306,3 +306,23 @@ def test_misuse_is_refused(rng):
         TransitionStore(10, 16).add(transitions(rng, 11, 16))
     with pytest.raises(PPDError, match="feedback"):
         TransitionStore(10, 16, feedback=True).add(transitions(rng, 3, 16))
+
+
+def test_drawing_looks_at_few_slots_and_finds_every_run(rng):
+    store = TransitionStore(1000, 9)
+    for _ in range(7):
+        lengths = rng.integers(1, 5, 60)
+        store.add(transitions(rng, lengths.sum(), nodes=9), lengths)
+    begins = np.flatnonzero(store.arrays["lengths"])
+    assert np.array_equal(store._nth_runs(np.arange(len(begins))), begins)
+    assert store._runs.sum() == len(begins)
+    copy = TransitionStore(1000, 9)
+    copy.load_state_dict(store.state_dict())
+    assert np.array_equal(copy._runs, store._runs)
+    drawn, again = (one.sample(50, np.random.default_rng(1)) for one in (store, copy))
+    assert np.array_equal(drawn.starts, begins[np.random.default_rng(1).integers(len(begins), size=50)])
+    assert np.array_equal(drawn.starts, again.starts)
+
+
+def test_a_transition_of_the_papers_grid_takes_at_most_a_kilobyte():
+    assert TransitionStore(1000, 1600).bytes_per_transition <= 1024

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from small_learner import GAMES
 from tiny_training import tiny
 
 from ppd_agents.dqn import updates
+from ppd_agents.dqn.masked_dqn import PRECISIONS
 from ppd_agents.dqn.updates import UnitDropout, parts_of, set_gradients, units_drawn_from
 from ppd_agents.training.adversarial import Alternation
+from ppd_env.errors import ConfigError
 
 
 def states(counts, nodes=30):
@@ -44,7 +47,7 @@ def test_gradients_are_those_of_the_sum(network):
     wanted = [parameter.grad.clone() for parameter in parameters[:-1]]
     losses = [lambda one=one: network(one[None]).square().sum() for one in inputs]
     value = set_gradients(losses, parameters, np.random.default_rng(0))
-    assert value == pytest.approx(sum(loss().item() for loss in losses))
+    assert float(value) == pytest.approx(sum(loss().item() for loss in losses))
     for parameter, grad in zip(parameters, wanted, strict=False):
         assert torch.allclose(parameter.grad, grad, atol=1e-6)
     assert unused.grad is None
@@ -99,6 +102,29 @@ def test_a_learners_losses_in_parts_are_those_of_the_whole_batch(tmp_path, monke
         found.append((len(losses), value, torch.cat([p.grad.flatten() for p in parameters]), current))
     (parts, value, grads, current), (wholes, whole, wanted, expected) = found
     assert (parts, wholes) == (4, 2)
-    assert value == pytest.approx(whole, rel=1e-5)
+    assert float(value) == pytest.approx(float(whole), rel=1e-5)
     torch.testing.assert_close(grads, wanted, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(current, expected)
+
+
+def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(make_model):
+    """Off unless asked for; the rounding is that of 8 bits of mantissa."""
+    found = []
+    for precision in ("float32", "bfloat16"):
+        model = make_model("defender", branches=2, precision=precision, steps=3)
+        model.learn(GAMES * 3, log_interval=None, reset_num_timesteps=False)
+        data = model._draw(32)
+        target = torch.ones(len(data.rewards), 1)
+        losses = model.value_losses(data, target, torch.empty_like(target))
+        parameters = list(model.q_net.parameters())
+        value = set_gradients(losses, parameters, np.random.default_rng(0), PRECISIONS[precision])
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in parameters if p.grad is not None)
+        found.append(float(value))
+    exact, rounded = found
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.05)
+
+
+def test_other_precisions_are_refused(make_model):
+    with pytest.raises(ConfigError, match="float32, bfloat16"):
+        make_model("defender", precision="float16")

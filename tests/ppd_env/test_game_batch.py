@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ppd_env.errors import PPDError
-from ppd_env.game_batch import INVALID_PENALTY
-from ppd_env.simulator import covered
+from ppd_env.game_batch import INVALID_PENALTY, GameBatch
+from ppd_env.simulator import Simulator, covered
 
 
 def draw(games, seed=0, count=1):
@@ -156,3 +156,39 @@ def test_a_small_object_covers_its_best_patch():
         [False, False, False, False],
         [True, True, False, False],
     ]
+
+
+def test_legal_actions_are_computed_once_per_state(make_games, monkeypatch):
+    games = make_games()
+    calls, compute = [], GameBatch._legal
+    monkeypatch.setattr(GameBatch, "_legal", lambda self, *given: calls.append(1) or compute(self, *given))
+    first = games.legal()
+    first[:] = False  # the caller's own
+    assert torch.equal(games.legal(games.everyone()), games.legal())
+    assert games.legal().any()
+    assert len(calls) == 1
+    games.step(games.legal().int().argmax(dim=1))
+    games.legal()
+    assert len(calls) == 2
+    games.status[0, games.status[0] == 0] = 1
+    assert torch.equal(games.legal(), compute(games, games.rows, games.status, games.attacking))
+    assert len(calls) == 3
+
+
+def test_other_prompts_are_decoded_in_the_same_batch(make_games, monkeypatch):
+    games, alone = make_games(), make_games()
+    actions = games.legal().int().argmax(dim=1)
+    rows, status = torch.tensor([2, 0]), games.status[:2].clone()
+    expected = games.simulator.segment(rows, status)
+    batches, segment = [], Simulator.segment
+    monkeypatch.setattr(Simulator, "segment", lambda s, *given: batches.append(1) or segment(s, *given))
+    asked = []
+    result, found = games.step_beside(actions, lambda ending: asked.append(ending) or (rows, status))
+    assert len(batches) == 1
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.dice, expected.dice)
+    plain = alone.step(actions)
+    assert all(torch.equal(a, b) for a, b in zip(result, plain, strict=True))
+    assert torch.equal(asked[0], plain.terminated | plain.truncated)
+    assert torch.equal(games.status, alone.status)
+    torch.testing.assert_close(games.logits, alone.logits)

@@ -1,15 +1,20 @@
 """The vector environment plays what single environments under Gymnasium's own vector would."""
 
+import os
 import pickle
+import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from ppd_env.envs.vector_env import PointPromptVectorEnv
 from ppd_env.errors import ConfigError
+from ppd_env.simulator import Simulator
 
 COUNT = 3
 
@@ -102,3 +107,79 @@ def test_impossible_arguments(tiny_kwargs):
         PointPromptVectorEnv(COUNT, **tiny_kwargs).reset(seed=[1, 2])
     with pytest.raises(ConfigError, match="reset"):
         PointPromptVectorEnv(1, **tiny_kwargs).step(np.array([0]))
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """How many prompt sets each decode batch held."""
+    sizes, segment = [], Simulator.segment
+
+    def record(self, rows, status):
+        sizes.append(len(rows))
+        return segment(self, rows, status)
+
+    monkeypatch.setattr(Simulator, "segment", record)
+    return sizes
+
+
+@pytest.mark.parametrize("kwargs", [{"role": "attacker", "attack_steps": 2}, {"defence_steps": 2}])
+def test_a_step_decodes_once_even_where_games_begin_anew(tiny_kwargs, decodes, kwargs):
+    envs = PointPromptVectorEnv(COUNT, **tiny_kwargs, **kwargs)
+    _, infos = envs.reset(seed=0)
+    assert len(decodes) == 1
+    rng, ends = np.random.default_rng(0), 0
+    for _ in range(10):
+        decodes.clear()
+        _, _, ended, cut, infos = envs.step(draw(infos["action_mask"], rng, stop_share=0.1))
+        ends += (ended | cut).sum()
+        assert len(decodes) == 1
+    assert ends > 5
+
+
+def test_an_opponent_that_looks_at_masks_still_decodes_its_own(tiny_kwargs, decodes):
+    envs = PointPromptVectorEnv(
+        COUNT, **tiny_kwargs, opponent="oracle?pool=2", attack_steps=1, defence_steps=1
+    )
+    envs.reset(seed=0)
+    decodes.clear()
+    _, _, _, cut, infos = envs.step(envs.action_masks().argmax(axis=1))
+    assert cut.any()
+    assert len(decodes) > 1
+    assert not np.isnan(infos["ideal_dice"]).any()
+
+
+def calls_of(work):
+    """How many functions are called and left, Python's and C's."""
+    events = []
+    sys.setprofile(lambda frame, event, _: events.append(event))
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return len(events)
+
+
+def test_the_work_of_a_step_does_not_grow_with_the_games(tiny_kwargs):
+    counts = []
+    for size in (2, 32):
+        envs = PointPromptVectorEnv(size, **tiny_kwargs)
+        envs.reset(seed=0)
+        envs.step(envs.action_masks().argmax(axis=1))
+        moves = envs.action_masks().argmax(axis=1)
+        counts.append(calls_of(partial(envs.step, moves)))
+    # The simulator decodes in batches of at most 64, so both take as many.
+    assert counts[1] <= counts[0] + 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_environments_run_after_their_parent_used_two_threads(tiny_kwargs, two_threads):
+    torch.randn(400, 400) @ torch.randn(400, 400)
+    torch.randn(4, 512, 512).softmax(-1)
+    gym.make("PPD-v0", **tiny_kwargs).reset(seed=0)
+    envs = AsyncVectorEnv([lambda: gym.make("PPD-v0", **tiny_kwargs)] * 2, context="fork")
+    try:
+        envs.reset_async(seed=0)
+        _, infos = envs.reset_wait(timeout=60)
+        assert infos["scene"].shape == (2,)
+    finally:
+        envs.close(terminate=True)

@@ -1,0 +1,55 @@
+"""``ppd bench``: its options, and what it prints; ``benchmarking`` measures, imported when asked for."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine plays, beside a user's own loop and beside what its arithmetic allows."""
+
+    quick: bool = False
+    """Small vectors and few repeats: a minute or two instead of a quarter of an hour."""
+    segmenters: tuple[Literal["mini", "vit_b", "vit_l", "vit_h"], ...] = ()
+    """What to measure; SAM's weights are random. By default mini and vit_b, and on a GPU vit_h too."""
+    games: tuple[int, ...] = ()
+    """Sizes of the vectors; by default 1, 8, 64 and 256."""
+    points: int = 40
+    """Prompts each game starts from."""
+    rounds: int | None = None
+    """Repeats of every measurement, of which the median counts."""
+    device: str = "cpu"
+    """A torch device, such as cuda."""
+    json: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Write the result here."""
+
+
+def run_bench_command(options: Bench) -> int:
+    """Measure, print the tables, and return the exit code."""
+    from ppd_agents.benchmarking.bench import BenchConfig, quick, run_bench
+    from ppd_agents.benchmarking.table import bench_text
+    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.loading import as_device
+
+    device = as_device(options.device)
+    usual = ("mini", "vit_b", "vit_h") if device.type == "cuda" else ("mini", "vit_b")
+    segmenters = options.segmenters or usual
+    config = BenchConfig(segmenters=segmenters, device=str(device), points=options.points)
+    config = quick(config) if options.quick else config
+    if options.games:
+        config = replace(config, games=options.games)
+    if options.rounds is not None:
+        config = replace(config, rounds=options.rounds)
+    result = run_bench(config, shlex.join(["ppd", *sys.argv[1:]]))
+    print(bench_text(result))
+    if options.json is not None:
+        write_json(options.json, result)
+        print(f"\nNumbers: {options.json}")
+    return 0
