@@ -10,7 +10,7 @@ from ppd_env.segmenters.contract import Embedding
 from ppd_env.segmenters.sam.decoder import MaskDecoder
 from ppd_env.segmenters.sam.frames import Frame
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised whenever the same weights give other masks."""
 
 SCALE_NAME = "scale"
@@ -20,8 +20,9 @@ SCALE_NAME = "scale"
 class SamSegmenter:
     """A published SAM behind the common contract.
 
-    Decoding gives what the official ``SamPredictor.predict`` gives for each prompt set alone. The embedding's
-    tensors are float32; ``image``, where there is one, covers the letterboxed square.
+    Decoding gives what the official ``SamPredictor.predict`` gives for each prompt set alone; with SAM's own
+    frame masks at native size are the predictor's too. The embedding's tensors are float32; ``image``, where
+    there is one, covers the letterboxed square.
 
     Args:
         encoder: Maps (1, 3, side, side) float32 to the named tensors that the decoder's ``prepare`` takes.
@@ -76,3 +77,7 @@ class SamSegmenter:
         earlier = None if mask is None else self.frame.to_square(mask, sizes)
         logits, iou = self.decoder(tensors, square, labels, earlier, multimask)
         return self.frame.from_square(logits, sizes), iou
+
+    def native_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring (..., h, h) logits to an image's size; see ``segmenters.contract.native_logits``."""
+        return self.frame.to_native(logits, size)
