@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ppd_agents.evaluation.cleaners import Cleaner, cleaners
-from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
 from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
 from ppd_agents.evaluation.rollouts import Policy, play
 from ppd_agents.evaluation.scoring import Scorer
 from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_env.opponents import OracleOpponent, RandomOpponent
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.simulator import Simulator
@@ -158,7 +158,8 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
         config: What is measured.
     """
     attack, defence = plays(attacker, attacking=True), plays(defender, attacking=False)
-    oracle = plays(OracleAttack(config.oracle_pool), attacking=True)
+    oracle = OracleOpponent(config.oracle_pool, idle=False)
+    random = RandomOpponent(integers=True)
     attacked = "attack.learned"
 
     def ideal(scorer: Scorer, rngs: Generators) -> Tensor:
@@ -166,12 +167,12 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
 
     return {
         "ideal": Draw(ideal, _START),
-        "attack.random": Turn("ideal", plays(RandomControl(), attacking=True), _RANDOM_ATTACK),
+        "attack.random": Turn("ideal", plays(random, attacking=True), _RANDOM_ATTACK),
         attacked: Turn("ideal", attack, _LEARNED, learned=True),
-        "attack.oracle": Turn("ideal", oracle, _ORACLE_ATTACK, few=True),
-        "defence.random": Turn(attacked, plays(RandomControl(), attacking=False), _RANDOM_DEFENCE),
+        "attack.oracle": Turn("ideal", plays(oracle, attacking=True), _ORACLE_ATTACK, few=True),
+        "defence.random": Turn(attacked, plays(random, attacking=False), _RANDOM_DEFENCE),
         "defence.learned": Turn(attacked, defence, _LEARNED, learned=True),
-        "defence.oracle": Turn(attacked, plays(OracleDefence(), attacking=False), _LEARNED, few=True),
+        "defence.oracle": Turn(attacked, plays(oracle, attacking=False), _LEARNED, few=True),
         "clean.learned": Turn("ideal", defence, _LEARNED, learned=True),
     }
 
@@ -196,7 +197,7 @@ def control_rows(
         mover = plays(rival.policy, attacking=False)
         for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
             rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
-    rows["clean.random"] = Turn("ideal", plays(RandomControl(), attacking=False), _RANDOM_DEFENCE)
+    rows["clean.random"] = replace(rows["defence.random"], start="ideal")
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
