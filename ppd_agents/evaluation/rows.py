@@ -17,6 +17,7 @@ from ppd_agents.evaluation.rollouts import Policy, play
 from ppd_agents.evaluation.scoring import Scorer
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_env.opponents import OracleOpponent, RandomOpponent
+from ppd_env.prompting.corruption import CORRUPTIONS, corrupt
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.simulator import Simulator
@@ -36,6 +37,7 @@ ROWS = (
 _ORDER = ("ideal", "attack", "defence", "clean", "matching")
 # What a generator is for: its draws depend on (seed, stream, scene) only.
 _START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, _LEARNED, _CLEANER, _REFERENCE = range(7)
+_CORRUPTION = 7
 
 Generators = Sequence[np.random.Generator]
 
@@ -147,6 +149,52 @@ def cleans(cleaner: Cleaner) -> Mover:
         return {b: cleaner(simulator, rows, status, b, deepcopy(rngs)) for b in budgets}
 
     return move
+
+
+def corrupts(kind: str) -> Mover:
+    """Return the mover that corrupts prompts; its budgets are shares of them in percent.
+
+    Every share gets the same draws, so that a larger one goes on from where a smaller one ended.
+    """
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        given = status.cpu().numpy()
+        corrupted = {}
+        for percent in budgets:
+            drawn = zip(given, deepcopy(rngs), strict=True)
+            changed = [corrupt(kind, prompts, percent / 100, rng) for prompts, rng in drawn]
+            corrupted[percent] = torch.from_numpy(np.stack(changed)).to(status.device)
+        return corrupted
+
+    return move
+
+
+def replays(status: Mapping[int, np.ndarray]) -> Mover:
+    """Return the mover that puts prompts of each budget (B, N) int8 in place of whatever is there."""
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        start: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        return {budget: torch.from_numpy(status[budget]).to(start.device) for budget in budgets}
+
+    return move
+
+
+def corruption_rows() -> dict[str, Row]:
+    """Declare one row ``corrupted.KIND`` for each way in which ideal prompts may go wrong."""
+    return {f"corrupted.{kind}": Turn("ideal", corrupts(kind), _CORRUPTION) for kind in CORRUPTIONS}
 
 
 def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) -> dict[str, Row]:
