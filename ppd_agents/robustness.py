@@ -21,7 +21,7 @@ from ppd_agents.evaluation.transfer import Attack, Home, alike, measure_transfer
 from ppd_agents.folders import write_in_one_rename
 from ppd_agents.pipeline import Clock, agents_fingerprint, policies
 from ppd_agents.report.pictures import TITLES, curve_picture, matrix_picture, save_picture
-from ppd_agents.report.summary import interval, percent, ratio, ratio_interval, set_title
+from ppd_agents.report.summary import interval, percent, ratio, ratio_interval
 from ppd_env.errors import ConfigError
 
 CURVE_FIELDS = (
@@ -100,7 +100,7 @@ def run_curves(
         clock.save()
         notes[uri] = scene_notes(found.bank, config)
         points[uri], curves[uri] = tabulate_curves(found, plan, config)
-        title = f"{set_title(uri)} ({len(found.bank)}), segmenter {config.segmenter}"
+        title = f"{uri}, {len(found.bank)} scenes, segmenter {config.segmenter}"
         picture = curve_picture(curves[uri], points[uri], title)
         pictures += save_picture(picture, folder.path / f"curves-{_file_name(uri)}")
     result = _result(f"evaluate --curves {plan.kind}", config, clock)
@@ -163,7 +163,7 @@ def run_transfer(
         same[uri] = [attack for attack in attacks if alike(found, attack, config)]
         notes[uri] = {name: scene_notes(there.bank, on_models(config, name)) for name, there in found.items()}
         for budget, matrix in matrices[uri].items():
-            picture = matrix_picture(matrix, f"{set_title(uri)}, {budget} attack actions")
+            picture = matrix_picture(matrix, f"{uri}, {budget} attack actions")
             pictures += save_picture(picture, folder.path / f"transfer-{_file_name(uri)}-{budget}")
     result = _result("evaluate --transfer", config, clock)
     result |= {"results": {}, "transfer": matrices, "same_prompts_everywhere": same}

@@ -75,13 +75,14 @@ def _line(
     label: str,
     look: tuple[str, str, str],
 ) -> None:
-    """Draw one line with the band of its intervals."""
+    """Draw one line, and the band of its intervals unless it is a rule's: many bands hide each other."""
     colour, dashes, mark = look
     cells = [points[str(at)][line["row"] if at else line["zero"]] for at in curve["at"]]
-    low, high = zip(*(cell["mdsc_ci"] for cell in cells), strict=True)
     heights = [cell["mdsc"] for cell in cells]
     axis.plot(curve["at"], heights, color=colour, linestyle=dashes, marker=mark, markersize=4, label=label)
-    axis.fill_between(curve["at"], low, high, color=colour, alpha=0.12, linewidth=0)
+    if look in (_UNDEFENDED, _LEARNED):
+        low, high = zip(*(cell["mdsc_ci"] for cell in cells), strict=True)
+        axis.fill_between(curve["at"], low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def matrix_picture(matrices: Mapping[str, Any], title: str) -> Figure:
