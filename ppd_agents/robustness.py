@@ -99,7 +99,7 @@ def run_curves(
         found = measure_scenes(uri, config, passes, shared=shared, progress=progress)
         clock.save()
         notes[uri] = scene_notes(found.bank, config)
-        points[uri], curves[uri] = tabulate_curves(found, plan, config)
+        points[uri], curves[uri] = (as_plain(part) for part in tabulate_curves(found, plan, config))
         title = f"{uri}, {len(found.bank)} scenes, segmenter {config.segmenter}"
         picture = curve_picture(curves[uri], points[uri], title)
         pictures += save_picture(picture, folder.path / f"curves-{_file_name(uri)}")
@@ -159,7 +159,7 @@ def run_transfer(
             uri, config, homes, guard, attacks, folder.path / "stages", progress=progress
         )
         clock.save()
-        matrices[uri] = tabulate_transfer(found, attacks, config)
+        matrices[uri] = as_plain(tabulate_transfer(found, attacks, config))
         same[uri] = [attack for attack in attacks if alike(found, attack, config)]
         notes[uri] = {name: scene_notes(there.bank, on_models(config, name)) for name, there in found.items()}
         for budget, matrix in matrices[uri].items():

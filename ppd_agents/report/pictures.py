@@ -96,10 +96,10 @@ def matrix_picture(matrices: Mapping[str, Any], title: str) -> Figure:
 
     names = list(next(iter(matrices.values())))
     side = 1.3 + 0.9 * len(names)
-    figure = Figure(figsize=(2 * side + 2.4, len(matrices) * side + 0.8), layout="constrained")
+    figure = Figure(figsize=(2 * side + 1.2, len(matrices) * side + 0.8), layout="constrained")
     axes = figure.subplots(len(matrices), 2, squeeze=False)
     for pair, (attack, matrix) in zip(axes, matrices.items(), strict=True):
-        _matrix(pair[0], matrix, names, "drop", f"{attack} attack: points of Dice lost", ("Oranges", 0, 60))
+        _matrix(pair[0], matrix, names, "drop", f"{attack} attack: points of Dice lost", ("Oranges", 0, 100))
         _matrix(pair[1], matrix, names, "recovery", "share of the loss taken back", ("Blues", 0, 1))
     figure.suptitle(title, fontsize=11)
     return figure

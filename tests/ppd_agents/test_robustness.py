@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ CONFIG = EvaluationConfig(
     resamples=50,
 )
 SHARES = replace(CONFIG, budgets=(40, 100))
+RULES = ("subsample", "count")
 
 
 def agent(role, seed, **network):
@@ -58,7 +60,7 @@ def read(folder, name="curves"):
 @pytest.fixture(scope="module")
 def corruption(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corruption")
-    plan = CurvePlan("corruption", tuple(cleaners("jittered")))
+    plan = CurvePlan("corruption", RULES)
     made_of = plan, [contestant(1), contestant(2)], SHARES, RunFolder(folder)
     return run_curves(*made_of, progress=False), folder, made_of
 
@@ -84,7 +86,7 @@ def test_every_corruption_has_its_curves(corruption):
     assert set(curves) == set(CORRUPTIONS)
     for kind, curve in curves.items():
         assert curve["at"] == [0, 40, 100]
-        assert list(curve["lines"]) == ["learned", *cleaners("jittered")]
+        assert list(curve["lines"]) == ["learned", *RULES]
         for who, line in [("undefended", curve), *curve["lines"].items()]:
             rows = [line["zero"], line["row"], line["row"]]
             cells = [points[str(at)][row] for at, row in zip(curve["at"], rows, strict=True)]
@@ -97,7 +99,7 @@ def test_every_corruption_has_its_curves(corruption):
     assert list(table[0]) == list(CURVE_FIELDS)
     assert points["0"]["ideal"]["mdsc"] > points["100"]["corrupted.wrong_sign"]["mdsc"] + 20
     assert points["100"]["corrupted.dropped"]["mdsc"] == 0  # no prompt is left, and no defence adds any
-    assert {points["100"][f"dropped.{who}"]["mdsc"] for who in cleaners("jittered")} == {0}
+    assert {points["100"][f"dropped.{who}"]["mdsc"] for who in ("learned", *RULES)} == {0}
     assert "Wrong signs, mean Dice" in corruption[0]
 
 
@@ -120,15 +122,22 @@ def test_recoveries_of_points_and_areas_are_shares_of_what_was_lost(corruption):
 
 
 def test_defences_against_corruption_stop_by_themselves(corruption):
-    """The twin rows of a plan with budgets of as many prompts as per cents would be cut short."""
+    """A share of one per cent is no budget of one prompt."""
     plan, players, config, _ = corruption[2]
     rows = plan.rows(*policies(players[0].attacker, players[0].defender), config)
-    found = measure_scenes(SHAPES, config, [Pass(0, rows, "a")])
-    stage = found.rows["spurious.count"][0]
-    start = found.rows["corrupted.spurious"][0]
-    gone = (start.status[40] > 0).sum(1) - (stage.status[40] > 0).sum(1)
-    assert gone.max() > 0
-    assert found.rows["clean.learned"][0].status.keys() == {0}
+    kept = {name: rows[name] for name in ("ideal", "corrupted.spurious", "spurious.count", "clean.count")}
+    found = measure_scenes(SHAPES, replace(config, budgets=(1,)), [Pass(0, kept, "a")])
+    for start, row, at in (("corrupted.spurious", "spurious.count", 1), ("ideal", "clean.count", 0)):
+        before, after = (found.rows[name][0].status[at] > 0 for name in (start, row))
+        assert (before.sum(1) - after.sum(1)).max() > 1
+
+
+@pytest.mark.parametrize("rule", cleaners("jittered"))
+def test_rules_leave_nothing_as_it_is(small_simulator, rule):
+    """Where every prompt was dropped."""
+    rows, nothing = torch.arange(3), torch.zeros(3, 64, dtype=torch.int8)
+    rngs = [np.random.default_rng(row) for row in range(3)]
+    assert torch.equal(cleaners("jittered")[rule](small_simulator, rows, nothing, 5, rngs), nothing)
 
 
 def test_corruption_grows_from_share_to_share(corruption):
@@ -151,14 +160,13 @@ def test_pictures_are_drawn_and_alike_from_time_to_time(corruption, tmp_path):
     drawn = sorted(path.suffix for path in folder.glob("curves-shapes*.*"))
     assert drawn == sorted(f".{kind}" for kind in FORMATS)
     points, curves = result["results"][SHAPES], result["curves"][SHAPES]
-    figure = curve_picture(curves, points, "Title")
+    figure = curve_picture(curves, points, f"{SHAPES}, 4 scenes, segmenter fake")
     assert [axis.get_title(loc="left") for axis in figure.axes][:2] == ["Dropped prompts", "Moved prompts"]
     lines = figure.axes[3].get_lines()
     assert lines[1].get_ydata()[2] == points["100"]["corrupted.wrong_sign"]["mdsc"]
     assert lines[2].get_ydata()[0] == points["0"]["clean.learned"]["mdsc"]
-    for name in ("a", "b"):
-        save_picture(curve_picture(curves, points, "Title"), tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    save_picture(figure, tmp_path / "again")
+    assert (tmp_path / "again.svg").read_bytes() == next(folder.glob("*.svg")).read_bytes()
 
 
 def test_curves_go_on_where_they_stopped(corruption, monkeypatch):
@@ -195,7 +203,7 @@ def test_attack_curves_agree_with_the_tables(attack):
 
 def test_a_free_defence_shows_what_it_does_to_clean_prompts(tmp_path):
     plan = CurvePlan("attack", (), free=True)
-    run_curves(plan, [contestant(1)], CONFIG, RunFolder(tmp_path), progress=False)
+    run_curves(plan, [contestant(1)], replace(CONFIG, budgets=(2,)), RunFolder(tmp_path), progress=False)
     points = read(tmp_path)[0]["results"][SHAPES]
     assert points["0"].keys() == {"ideal", "clean.learned"}
     assert list((tmp_path / "stages").iterdir()) == [tmp_path / "stages" / "free"]
@@ -238,7 +246,8 @@ def test_the_command_draws_curves(capsys, tmp_path):
 @pytest.fixture(scope="module")
 def transfer(tmp_path_factory):
     """Attacks between the fake segmenter and a tiny SAM with random weights."""
-    pytest.importorskip("segment_anything")
+    if importlib.util.find_spec("segment_anything") is None:
+        pytest.skip("segment-anything is not installed")
     folder = tmp_path_factory.mktemp("transfer")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(checkpoint.ARCHITECTURES, "tiny", tiny_sam.TINY)
@@ -263,12 +272,11 @@ def test_attacks_are_decoded_and_defended_on_every_segmenter(transfer):
     assert len(table) == 8
     assert {cell["drop"]["n"] for cell in matrices["oracle"]["fake"].values()} == {2}
     assert {cell["drop"]["n"] for cell in matrices["learned"]["fake"].values()} == {4}
-    oracle = matrices["oracle"]
-    for there in models:  # an attack hurts most where it was played
-        assert oracle[there][there]["drop"]["value"] > 0
-        assert oracle[there][there]["drop"]["value"] == max(
-            oracle[at][there]["drop"]["value"] for at in models
-        )
+    oracle, sam = matrices["oracle"], models[1]
+    assert oracle["fake"]["fake"]["drop"]["value"] > 0
+    assert oracle["fake"]["fake"]["drop"]["value"] >= oracle[sam]["fake"]["drop"]["value"]
+    ideal = [matrices["learned"]["fake"][there]["recovery"]["paired"]["ideal"] for there in models]
+    assert ideal[0] != ideal[1]  # each decodes the prompts itself
     for cell in (cell for matrix in matrices.values() for row in matrix.values() for cell in row.values()):
         if cell["recovery"]["value"] is not None:
             share = cell["change"]["value"] / cell["drop"]["value"]
