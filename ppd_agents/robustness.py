@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,19 @@ from ppd_agents.report.pictures import TITLES, curve_picture, matrix_picture, sa
 from ppd_agents.report.summary import interval, percent, ratio, ratio_interval
 from ppd_env.errors import ConfigError
 
-CURVE_FIELDS = (
-    *("scenes", "harm", "line", "at", "mdsc", "mdsc_low", "mdsc_high", "miou", "miou_low", "miou_high"),
-    *("recovery", "recovery_low", "recovery_high", "n"),
-)
-"""Columns of ``curves.csv``; ``at`` is a point, or ``area`` in the line of an area."""
+_RECOVERY = ("recovery", "recovery_low", "recovery_high", "n")
 
-TRANSFER_FIELDS = (
-    *("scenes", "budget", "attack", "attacked_on", "decoded_by", "drop", "drop_low", "drop_high"),
-    *("recovery", "recovery_low", "recovery_high", "n"),
-)
-"""Columns of ``transfer.csv``."""
+FIELDS = {
+    "curves": (
+        *("scenes", "harm", "line", "at", "mdsc", "mdsc_low", "mdsc_high", "miou", "miou_low", "miou_high"),
+        *_RECOVERY,
+    ),
+    "transfer": (
+        *("scenes", "budget", "attack", "attacked_on", "decoded_by", "drop", "drop_low", "drop_high"),
+        *_RECOVERY,
+    ),
+}
+"""Columns of ``curves.csv`` and ``transfer.csv``; ``at`` is a point, or ``area`` for that of the curve."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ class RunFolder:
     path: Path
     json: Path | None = None
 
-    def write(self, name: str, result: Mapping[str, Any], table: Sequence[Mapping[str, Any]]) -> None:
-        """Write NAME.json and NAME.csv."""
+    def write(self, name: str, result: Mapping[str, Any], table: Iterable[Mapping[str, Any]]) -> None:
+        """Write NAME.json, and NAME.csv with a line for each entry of ``table``."""
         for target in (self.path / f"{name}.json", self.json):
             if target is not None:
                 write_json(target, result)
         text = io.StringIO()
-        writer = csv.DictWriter(text, CURVE_FIELDS if name == "curves" else TRANSFER_FIELDS)
+        writer = csv.DictWriter(text, FIELDS[name])
         writer.writeheader()
         writer.writerows(table)
         write_in_one_rename(self.path / f"{name}.csv", text.getvalue().encode())
@@ -111,7 +113,7 @@ def run_curves(
         "cleaners": cleaner_settings(),
         "scene_sets": notes,
     }
-    folder.write("curves", as_plain(result), list(_curve_lines(points, curves)))
+    folder.write("curves", as_plain(result), _curve_lines(points, curves))
     return "\n".join([*_curve_text(curves), "", *_where(folder, "curves", pictures)])
 
 
@@ -172,7 +174,7 @@ def run_transfer(
         "agents": {"attackers": [home.agents for home in homes], "defender": guard.agents},
         "scene_sets": notes,
     }
-    folder.write("transfer", as_plain(result), list(_transfer_lines(matrices)))
+    folder.write("transfer", as_plain(result), _transfer_lines(matrices))
     return "\n".join([*_transfer_text(matrices, same), "", *_where(folder, "transfer", pictures)])
 
 

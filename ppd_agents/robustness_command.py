@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ppd_agents.cli import Evaluate
     from ppd_agents.contestants import Contestant
+    from ppd_agents.evaluation.curves import CurvePlan
     from ppd_agents.evaluation.settings import EvaluationConfig
 
 TRAINED_HERE = Path("runs/default/training")
@@ -84,7 +85,7 @@ def run_robustness(options: Evaluate, configure: Callable[..., EvaluationConfig]
     return 0
 
 
-def _plan(options: Robustness) -> Any:
+def _plan(options: Robustness) -> CurvePlan:
     from ppd_agents.evaluation.curves import CurvePlan
 
     assert options.curves is not None

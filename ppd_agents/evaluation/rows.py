@@ -36,8 +36,8 @@ ROWS = (
 
 _ORDER = ("ideal", "attack", "defence", "clean", "matching")
 # What a generator is for: its draws depend on (seed, stream, scene) only.
-_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, _LEARNED, _CLEANER, _REFERENCE = range(7)
-_CORRUPTION = 7
+_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE = range(4)
+_LEARNED, _CLEANER, _REFERENCE, _CORRUPTION = range(4, 8)
 
 Generators = Sequence[np.random.Generator]
 

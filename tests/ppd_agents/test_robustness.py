@@ -20,7 +20,7 @@ from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.transfer import attacked
 from ppd_agents.pipeline import policies
 from ppd_agents.report.pictures import FORMATS
-from ppd_agents.robustness import CURVE_FIELDS, RunFolder, run_curves, run_transfer
+from ppd_agents.robustness import FIELDS, RunFolder, run_curves, run_transfer
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
 from ppd_env.metrics import area_under_curve
@@ -96,7 +96,7 @@ def test_every_corruption_has_its_curves(corruption):
             mine = [row for row in table if (row["harm"], row["line"]) == (kind, who)]
             assert [row["at"] for row in mine] == ["0", "40", "100", "area"]
             assert [float(row["mdsc"]) for row in mine] == [*heights, line["area"]]
-    assert list(table[0]) == list(CURVE_FIELDS)
+    assert list(table[0]) == list(FIELDS["curves"])
     assert points["0"]["ideal"]["mdsc"] > points["100"]["corrupted.wrong_sign"]["mdsc"] + 20
     assert points["100"]["corrupted.dropped"]["mdsc"] == 0  # no prompt is left, and no defence adds any
     assert {points["100"][f"dropped.{who}"]["mdsc"] for who in ("learned", *RULES)} == {0}
