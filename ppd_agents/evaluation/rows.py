@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -176,18 +176,18 @@ def corrupts(kind: str) -> Mover:
     return move
 
 
-def replays(status: Mapping[int, np.ndarray]) -> Mover:
+def replays(prompts: Mapping[int, np.ndarray]) -> Mover:
     """Return the mover that puts prompts of each budget (B, N) int8 in place of whatever is there."""
 
     def move(
         simulator: Simulator,
         rows: Tensor,
-        start: Tensor,
+        status: Tensor,
         budgets: Sequence[int],
         rngs: Generators,
         progress: str,
     ) -> dict[int, Tensor]:
-        return {budget: torch.from_numpy(status[budget]).to(start.device) for budget in budgets}
+        return {budget: torch.from_numpy(prompts[budget]).to(status.device) for budget in budgets}
 
     return move
 
@@ -245,7 +245,8 @@ def control_rows(
         mover = plays(rival.policy, attacking=False)
         for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
             rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
-    rows["clean.random"] = replace(rows["defence.random"], start="ideal")
+    random = plays(RandomOpponent(integers=True), attacking=False)
+    rows["clean.random"] = Turn("ideal", random, _RANDOM_DEFENCE)
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
