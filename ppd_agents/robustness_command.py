@@ -99,7 +99,7 @@ def _players(agents: Sequence[Path], device: str) -> list[Contestant]:
 
     named = agents or (TRAINED_HERE if TRAINED_HERE.is_dir() else Path("mini"),)
     return [
-        Contestant(number, *(open_agent(str(path), role, device) for role in ("attacker", "defender")))
+        Contestant(number, open_agent(path, "attacker", device), open_agent(path, "defender", device))
         for number, path in enumerate(named)
     ]
 
