@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from ppd_agents.bench_command import Bench, run_bench_command
 from ppd_agents.encode_command import Encode, run_encode
+from ppd_agents.robustness_command import Robustness, asked, run_robustness
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -104,10 +106,12 @@ class Evaluate:
     """Controls: the first so many training seeds play in the sections other than main."""
     skip_damaged: bool = False
     """Controls: trainings go on from the newest checkpoint that can be used; newer ones are set aside."""
-    transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
-    """Controls: SEGMENTER+FEATURES pairs of the transfer section."""
+    transfer: tuple[str, ...] = ()
+    """SEGMENTER or SEGMENTER+FEATURES each: attacks on each are decoded and defended on all. Controls: those
+    of the transfer section; mini+segmenter and fake+fake where none is named."""
+    robustness: Robustness = field(default_factory=Robustness)
     runs: Path = Path("runs")
-    """Controls: folder of all runs; trainings and finished stages go to RUNS/controls."""
+    """Folder of all runs: finished stages go to RUNS/controls, RUNS/curves-... or RUNS/transfer."""
     segmenter: str = "mini"
     """URI of the segmenter."""
     features: str | None = None
@@ -227,12 +231,18 @@ def _train(options: Train) -> int:
 def _evaluate(options: Evaluate) -> int:
     from ppd_agents.evaluation.tables import write_json
 
+    if asked(options):
+        return run_robustness(options, partial(_evaluation, options))
     result = _controls(options) if options.suite == "controls" else _standard(options)
     if options.json is not None:
         write_json(options.json, result)
         print(f"Numbers: {options.json}")
     _print_tables(result)
     return 0
+
+
+def _keeps_stages(options: Command) -> bool:
+    return isinstance(options, Evaluate) and (options.suite == "controls" or asked(options))
 
 
 def _standard(options: Evaluate) -> dict[str, object]:
@@ -257,7 +267,7 @@ def _standard(options: Evaluate) -> dict[str, object]:
 def _controls(options: Evaluate) -> dict[str, object]:
     from ppd_agents.contestants import load_contestant, train_contestant, with_leading_rivals
     from ppd_agents.locking import sole_user
-    from ppd_agents.suite import SCENES, find_scenes, run_suite, sections
+    from ppd_agents.suite import SCENES, TRANSFER, find_scenes, run_suite, sections
     from ppd_agents.training.presets import preset
 
     if not options.training_seeds or not options.sections or options.other_seeds < 1:
@@ -281,7 +291,7 @@ def _controls(options: Evaluate) -> dict[str, object]:
                 for number, config in enumerate(configs)
             ]
         config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
-        parts = sections(config, options.sections, options.transfer)
+        parts = sections(config, options.sections, options.transfer or TRANSFER)
         return run_suite(
             with_leading_rivals(found),
             parts,
@@ -386,7 +396,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train | Encode) or getattr(options, "suite", "") == "controls"
+        resumable = isinstance(options, Run | Train | Encode) or _keeps_stages(options)
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

@@ -89,7 +89,7 @@ def segment(segmenter: Segmenter, image: np.ndarray, points: np.ndarray, labels:
     """
     logits, _ = decode(segmenter, segmenter.embed(image), points, labels)
     height, width = image.shape[:2]
-    return at_native_size(logits[0], (height, width))
+    return at_native_size(segmenter, logits[0], (height, width))
 
 
 def refine_files(image_path: Path, points_path: Path, out: Path, defender: str | None, segmenter: str) -> str:

@@ -13,7 +13,7 @@ from ppd_agents.evaluation.cleaners import cleaner_settings
 from ppd_agents.evaluation.measure import Pass, measure_scenes, scene_notes
 from ppd_agents.evaluation.one_shot import REFERENCE_RULE
 from ppd_agents.evaluation.scoring import Measurements
-from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_agents.evaluation.settings import EvaluationConfig, on_models
 from ppd_agents.evaluation.tables import as_plain, versions
 from ppd_agents.evaluation.tabulate import tabulate
 from ppd_agents.pipeline import Clock, agents_fingerprint
@@ -103,19 +103,16 @@ def sections(config: EvaluationConfig, kinds: Sequence[str], transfer: Sequence[
         config: What the main one measures.
         kinds: ``"main"``; ``"lattice"``, the ideal prompts on the paper's own fixed interval;
             ``"transfer"``, other segmenters and features.
-        transfer: ``SEGMENTER+FEATURES`` each.
+        transfer: ``SEGMENTER+FEATURES`` each, or ``SEGMENTER``.
 
     Raises:
-        ConfigError: A pair does not name both.
+        ConfigError: A pair names only half of what it should.
     """
     found = [Section(MAIN, config)] if MAIN in kinds else []
     if "lattice" in kinds:
         found.append(Section("lattice", replace(config, layout="lattice")))
     for pair in transfer if "transfer" in kinds else ():
-        segmenter, plus, features = pair.partition("+")
-        if not (segmenter and plus and features):
-            raise ConfigError(f"{pair!r}: name a segmenter and features, such as {TRANSFER[0]!r}.")
-        found.append(Section(f"transfer {pair}", replace(config, segmenter=segmenter, features=features)))
+        found.append(Section(f"transfer {pair}", on_models(config, pair)))
     return found
 
 

@@ -42,34 +42,49 @@ class Opponent(Protocol):
 
 
 class RandomOpponent:
-    """Draws uniformly among the legal candidates, and stops only when there is none."""
+    """Draws uniformly among the legal candidates, and stops only when there is none.
+
+    Args:
+        integers: Draw a candidate's place as an integer, as the tables do, and not as a share of their
+            number, as episodes do. Both are equally likely; results of either rest on their stream of draws.
+    """
 
     blind = True
+
+    def __init__(self, integers: bool = False) -> None:
+        self.integers = integers
 
     def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Choose one action per game; see ``Opponent.act``."""
         candidates = games.legal(which)[:, :-1]
-        draws = torch.tensor([rng.random() for rng in rngs], dtype=torch.float64, device=candidates.device)
         counts = candidates.sum(dim=1)
-        nth = (draws * counts).long().clamp(max=(counts - 1).clamp(min=0))
+        places = [self._place(count, rng) for count, rng in zip(counts.tolist(), rngs, strict=True)]
+        nth = torch.tensor(places, device=candidates.device)
         chosen = ((candidates.cumsum(dim=1) > nth[:, None]) & candidates).to(torch.int8).argmax(dim=1)
         return torch.where(counts > 0, chosen, stop_action(games.nodes))
+
+    def _place(self, count: int, rng: np.random.Generator) -> int:
+        """Draw the place of one of ``count`` candidates."""
+        if self.integers:
+            return int(rng.integers(count)) if count else 0
+        return int(rng.random() * count)
 
 
 class OracleOpponent:
     """Tries candidates on the true Dice and takes the best single step; stops when every one costs it.
 
-    Attacks try both signs of a few random legal nodes, defences every active prompt. Steps that change
-    nothing are taken: of two prompts that each spoil the mask alone, the first to go has no effect.
+    Attacks try both signs of a few random legal nodes, defences every active prompt; ties go to the first.
 
     Args:
         pool: Random legal nodes tried per attack step.
+        idle: Take steps that change nothing: of two prompts that each spoil the mask alone, the first to go
+            has no effect. The oracles of the tables do not, and stop where no step gains.
     """
 
     blind = False
 
-    def __init__(self, pool: int = ORACLE_POOL) -> None:
-        self.pool = pool
+    def __init__(self, pool: int = ORACLE_POOL, idle: bool = True) -> None:
+        self.pool, self.idle = pool, idle
 
     def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Choose one action per game; see ``Opponent.act``."""
@@ -86,7 +101,8 @@ class OracleOpponent:
         reward = games.branch(actions, which).reward.masked_fill(actions == stop, -torch.inf)
         best, column = reward.max(dim=1)
         chosen = actions.gather(1, column[:, None]).squeeze(1)
-        return torch.where((best < 0) & legal[:, -1], stop, chosen)
+        useless = best < 0 if self.idle else best <= 0
+        return torch.where(useless & legal[:, -1], stop, chosen)
 
     def _tried(self, legal: Tensor, status: Tensor, attacking: bool, rng: np.random.Generator) -> Tensor:
         """Return the legal candidates of one game to try, (m,) int64."""

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from ppd_env.cores import on_all_cores
 from ppd_env.game.actions import INACTIVE, POSITIVE
 from ppd_env.metrics import batch_dice
-from ppd_env.segmenters.contract import ABSENT, Segmenter
-from ppd_env.segmenters.letterbox import upscale_logits
+from ppd_env.segmenters.contract import ABSENT, Segmenter, native_logits
 
 if TYPE_CHECKING:
     from ppd_env.scenes.bank import SceneBank
@@ -198,7 +197,7 @@ class Simulator:
         scores = []
         for row, one in zip(rows.tolist(), logits, strict=True):
             truth, counted = self._truth(row)
-            mask = upscale_logits(one, (truth.shape[1], truth.shape[2])) > 0
+            mask = native_logits(self.segmenter, one, (truth.shape[1], truth.shape[2])) > 0
             scores.append(batch_dice(mask[None], truth, counted))
         return torch.cat(scores) if scores else logits.new_zeros(0)
 
@@ -227,6 +226,6 @@ class Simulator:
         """Bring logits (B, h, w) to native size and threshold them: B masks, (H, W) bool each."""
         sizes = self.bank.embedding.sizes[rows.to(self.bank.device)].tolist()
         return [
-            (upscale_logits(one, (int(height), int(width))) > 0).cpu().numpy()
+            (native_logits(self.segmenter, one, (int(height), int(width))) > 0).cpu().numpy()
             for one, (height, width) in zip(logits, sizes, strict=True)
         ]

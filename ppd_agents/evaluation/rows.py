@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ppd_agents.evaluation.cleaners import Cleaner, cleaners
-from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
 from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
 from ppd_agents.evaluation.rollouts import Policy, play
 from ppd_agents.evaluation.scoring import Scorer
 from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_env.opponents import OracleOpponent, RandomOpponent
+from ppd_env.prompting.corruption import CORRUPTIONS, corrupt
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.simulator import Simulator
@@ -35,7 +36,8 @@ ROWS = (
 
 _ORDER = ("ideal", "attack", "defence", "clean", "matching")
 # What a generator is for: its draws depend on (seed, stream, scene) only.
-_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, _LEARNED, _CLEANER, _REFERENCE = range(7)
+_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE = range(4)
+_LEARNED, _CLEANER, _REFERENCE, _CORRUPTION = range(4, 8)
 
 Generators = Sequence[np.random.Generator]
 
@@ -149,6 +151,52 @@ def cleans(cleaner: Cleaner) -> Mover:
     return move
 
 
+def corrupts(kind: str) -> Mover:
+    """Return the mover that corrupts prompts; its budgets are shares of them in percent.
+
+    Every share gets the same draws, so that a larger one goes on from where a smaller one ended.
+    """
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        given = status.cpu().numpy()
+        corrupted = {}
+        for percent in budgets:
+            drawn = zip(given, deepcopy(rngs), strict=True)
+            changed = [corrupt(kind, prompts, percent / 100, rng) for prompts, rng in drawn]
+            corrupted[percent] = torch.from_numpy(np.stack(changed)).to(status.device)
+        return corrupted
+
+    return move
+
+
+def replays(prompts: Mapping[int, np.ndarray]) -> Mover:
+    """Return the mover that puts prompts of each budget (B, N) int8 in place of whatever is there."""
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        return {budget: torch.from_numpy(prompts[budget]).to(status.device) for budget in budgets}
+
+    return move
+
+
+def corruption_rows() -> dict[str, Row]:
+    """Declare one row ``corrupted.KIND`` for each way in which ideal prompts may go wrong."""
+    return {f"corrupted.{kind}": Turn("ideal", corrupts(kind), _CORRUPTION) for kind in CORRUPTIONS}
+
+
 def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) -> dict[str, Row]:
     """Declare ``ROWS``.
 
@@ -158,7 +206,8 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
         config: What is measured.
     """
     attack, defence = plays(attacker, attacking=True), plays(defender, attacking=False)
-    oracle = plays(OracleAttack(config.oracle_pool), attacking=True)
+    oracle = OracleOpponent(config.oracle_pool, idle=False)
+    random = RandomOpponent(integers=True)
     attacked = "attack.learned"
 
     def ideal(scorer: Scorer, rngs: Generators) -> Tensor:
@@ -166,12 +215,12 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
 
     return {
         "ideal": Draw(ideal, _START),
-        "attack.random": Turn("ideal", plays(RandomControl(), attacking=True), _RANDOM_ATTACK),
+        "attack.random": Turn("ideal", plays(random, attacking=True), _RANDOM_ATTACK),
         attacked: Turn("ideal", attack, _LEARNED, learned=True),
-        "attack.oracle": Turn("ideal", oracle, _ORACLE_ATTACK, few=True),
-        "defence.random": Turn(attacked, plays(RandomControl(), attacking=False), _RANDOM_DEFENCE),
+        "attack.oracle": Turn("ideal", plays(oracle, attacking=True), _ORACLE_ATTACK, few=True),
+        "defence.random": Turn(attacked, plays(random, attacking=False), _RANDOM_DEFENCE),
         "defence.learned": Turn(attacked, defence, _LEARNED, learned=True),
-        "defence.oracle": Turn(attacked, plays(OracleDefence(), attacking=False), _LEARNED, few=True),
+        "defence.oracle": Turn(attacked, plays(oracle, attacking=False), _LEARNED, few=True),
         "clean.learned": Turn("ideal", defence, _LEARNED, learned=True),
     }
 
@@ -196,7 +245,8 @@ def control_rows(
         mover = plays(rival.policy, attacking=False)
         for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
             rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
-    rows["clean.random"] = Turn("ideal", plays(RandomControl(), attacking=False), _RANDOM_DEFENCE)
+    random = plays(RandomOpponent(integers=True), attacking=False)
+    rows["clean.random"] = Turn("ideal", random, _RANDOM_DEFENCE)
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)

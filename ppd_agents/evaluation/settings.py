@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ppd_env.errors import ConfigError
@@ -63,3 +63,19 @@ class EvaluationConfig:
         """Return the settings that the prompts and scores of one seed on one set of scenes depend on."""
         bystanders = ("scenes", "seeds", "resamples", "confidence", "device")
         return {name: value for name, value in asdict(self).items() if name not in bystanders}
+
+
+def on_models(config: EvaluationConfig, named: str) -> EvaluationConfig:
+    """Return the same evaluation on other models.
+
+    Args:
+        config: What is measured.
+        named: ``SEGMENTER+FEATURES``, or ``SEGMENTER`` beside the features that ``config`` names.
+
+    Raises:
+        ConfigError: One of the two is empty.
+    """
+    segmenter, plus, features = named.partition("+")
+    if not segmenter or (plus and not features):
+        raise ConfigError(f"{named!r}: name a segmenter, or a segmenter and features, as in mini+segmenter.")
+    return replace(config, segmenter=segmenter, features=features or config.features)

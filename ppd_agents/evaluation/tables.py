@@ -16,6 +16,7 @@ from ppd_agents.evaluation.rollouts import Policy
 from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.tabulate import tabulate
+from ppd_agents.folders import write_in_one_rename
 
 PACKAGES = (
     "point-prompt-defender",
@@ -107,7 +108,4 @@ def evaluate(
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, aside first and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_in_one_rename(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -15,8 +15,7 @@ from ppd_env.features.contract import FeatureExtractor
 from ppd_env.prompting.pair import Reference, Target
 from ppd_env.scenes.bank import SceneBank
 from ppd_env.scenes.encoding import Encoder
-from ppd_env.segmenters.contract import Embedding, Segmenter
-from ppd_env.segmenters.letterbox import upscale_logits
+from ppd_env.segmenters.contract import Embedding, Segmenter, native_logits
 from ppd_env.simulator import EMPTY_LOGIT
 
 
@@ -194,7 +193,7 @@ def decode(
     return logits[0], iou[0]
 
 
-def at_native_size(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+def at_native_size(segmenter: Segmenter, logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Bring low-resolution logits (..., h, w) to (height, width) and threshold them, (..., H, W) bool."""
-    mask: np.ndarray = (upscale_logits(logits, size) > 0).cpu().numpy()
+    mask: np.ndarray = (native_logits(segmenter, logits, size) > 0).cpu().numpy()
     return mask

@@ -95,7 +95,9 @@ class Matcher:
         scores = score(reference, target, proposals, len(points))
         chosen = scores.topk(min(MERGED, len(scores)))
         merged = chosen.indices[chosen.values > LEAST_SHARE * chosen.values[0]]
-        masks = at_native_size(proposals.logits[merged.to(proposals.logits.device)], target.size)
+        masks = at_native_size(
+            self._segmenter, proposals.logits[merged.to(proposals.logits.device)], target.size
+        )
         return OneShotResult(np.logical_or.reduce(masks), centres, labels)
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ class PerSam:
         points, labels = as_points(persam_prompts(reference, target), target.size)
         logits, _ = decode(self._segmenter, target.embedding, points, labels)
         refined = cascade(self._segmenter, target.embedding, points, labels, logits[0])
-        return OneShotResult(at_native_size(refined, target.size), points, labels)
+        return OneShotResult(at_native_size(self._segmenter, refined, target.size), points, labels)
 
 
 def cascade(

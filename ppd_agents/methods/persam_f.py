@@ -40,8 +40,7 @@ from ppd_env.prompting.bidirectional import cosine_similarity
 from ppd_env.prompting.likeness import object_features
 from ppd_env.prompting.pair import each
 from ppd_env.scenes.patches import patch_centres
-from ppd_env.segmenters.contract import Segmenter
-from ppd_env.segmenters.letterbox import upscale_logits
+from ppd_env.segmenters.contract import Segmenter, native_logits
 
 STEPS = 1000
 LEARNING_RATE = 1e-3
@@ -76,7 +75,7 @@ class PerSamF:
         logits, _ = decode(self._segmenter, target.embedding, points, labels, multimask=True)
         mixed = (weights[:, None, None] * logits).sum(dim=0)
         refined = cascade(self._segmenter, target.embedding, points, labels, mixed)
-        return OneShotResult(at_native_size(refined, target.size), points, labels)
+        return OneShotResult(at_native_size(self._segmenter, refined, target.size), points, labels)
 
     def weights(self, reference: SeenReferences) -> Tensor:
         """Return the weights of the ambiguity masks, fitted on the references, (3,) float32, sum 1."""
@@ -93,7 +92,7 @@ class PerSamF:
             points, labels = _best_point(features, one.features, size)
             logits, _ = decode(self._segmenter, one.embedding, points, labels, multimask=True)
             truth = torch.from_numpy(np.ascontiguousarray(one.mask)).to(logits)
-            pairs.append((upscale_logits(logits, size).flatten(1), truth.flatten()))
+            pairs.append((native_logits(self._segmenter, logits, size).flatten(1), truth.flatten()))
         return fit_weights(pairs, self._steps)
 
 

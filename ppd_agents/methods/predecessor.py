@@ -78,7 +78,7 @@ class Predecessor:
         status = self._policy(feature_matching(reference, target), target.features, rng)
         points, labels = as_points(status, target.size)
         logits, _ = decode(self._segmenter, target.embedding, points, labels)
-        return OneShotResult(at_native_size(logits[0], target.size), points, labels)
+        return OneShotResult(at_native_size(self._segmenter, logits[0], target.size), points, labels)
 
 
 def climb(matched: np.ndarray, features: Tensor, rng: np.random.Generator | None = None) -> np.ndarray:

@@ -46,7 +46,7 @@ class Prompted:
         points, labels = as_points(self._prompter(reference, target, rng), target.size)
         points, labels = self.cleaned(points, labels, target)
         logits, _ = decode(self._segmenter, target.embedding, points, labels)
-        return OneShotResult(at_native_size(logits[0], target.size), points, labels)
+        return OneShotResult(at_native_size(self._segmenter, logits[0], target.size), points, labels)
 
     def cleaned(
         self, points: np.ndarray, labels: np.ndarray, target: SeenTarget

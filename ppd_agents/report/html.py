@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ppd_agents.folders import write_in_one_rename
 from ppd_agents.report.charts import Curve, legend, line_chart
 from ppd_agents.report.gallery import GalleryScene, scene_figure
 from ppd_agents.report.summary import duration, flatten, set_view
@@ -80,7 +81,4 @@ def render(
 
 def write_report(path: Path, page: str) -> None:
     """Write the page, aside first and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(path)
+    write_in_one_rename(path, page.encode())

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppd_env.segmenters.letterbox import upscale_logits
+
 ABSENT = -1
 """Label of an empty slot in a ragged batch of point sets: masked out exactly, it never changes a mask."""
 
@@ -53,7 +55,8 @@ class Segmenter(Protocol):
     """A frozen promptable segmenter.
 
     It may set ``reentrant = True`` to say that ``decode`` can be called from several threads at once; on the
-    CPU each core then decodes batches of its own.
+    CPU each core then decodes batches of its own. It may offer ``native_logits(logits, size)``, where the
+    model's own code has a way of its own to bring masks to an image's size; see ``native_logits`` below.
 
     Attributes:
         uri: The URI it was loaded from.
@@ -104,3 +107,20 @@ class Segmenter(Protocol):
             iou: (B, m) float32, the segmenter's own estimate of each mask's IoU.
         """
         ...
+
+
+def native_logits(segmenter: Segmenter, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a segmenter's low-resolution logits to an image's native size, for masks and tables.
+
+    Args:
+        segmenter: Who decoded them; its own way is taken where it offers one, else
+            ``letterbox.upscale_logits``.
+        logits: (..., h, h) float32, as ``decode`` gives them.
+        size: Native (height, width) in pixels.
+
+    Returns:
+        (..., height, width) float32, threshold 0.
+    """
+    own = getattr(segmenter, "native_logits", None)
+    full: Tensor = upscale_logits(logits, size) if own is None else own(logits, size)
+    return full

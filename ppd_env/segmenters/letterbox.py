@@ -118,18 +118,21 @@ def _in_square(cells: np.ndarray, low_res: int) -> np.ndarray:
     return out
 
 
-def upscale_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upscale_logits(logits: Tensor, size: tuple[int, int], side: int | None = None) -> Tensor:
     """Bring low-resolution logits to an image's native size.
 
     Args:
         logits: (..., h, h) float32, letterboxed.
         size: Native (height, width) in pixels.
+        side: Bring the whole square to this side first, and cut off the padding there, where its edge lies
+            between fewer pixels; None cuts it off at once.
 
     Returns:
         (..., height, width) float32.
     """
-    height, width = scaled_size(*size, logits.shape[-1])
-    valid = logits[..., :height, :width]
-    flat = valid.reshape(-1, 1, height, width)
-    full = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+    flat = logits.reshape(-1, 1, *logits.shape[-2:])
+    if side is not None:
+        flat = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=False)
+    height, width = scaled_size(*size, flat.shape[-1])
+    full = F.interpolate(flat[..., :height, :width], size=size, mode="bilinear", align_corners=False)
     return full.reshape(*logits.shape[:-2], *size)

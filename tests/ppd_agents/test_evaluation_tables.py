@@ -7,7 +7,6 @@ import torch
 
 from ppd_agents.dqn.agent import Agent, GreedyAgent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
-from ppd_agents.evaluation.controls import OracleAttack, OracleDefence, RandomControl
 from ppd_agents.evaluation.rollouts import generators, is_blind, play
 from ppd_agents.evaluation.rows import ROWS, ideal_statuses
 from ppd_agents.evaluation.scoring import Scorer
@@ -16,6 +15,7 @@ from ppd_agents.evaluation.tables import evaluate
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game_batch import GameBatch
 from ppd_env.metrics import dice
+from ppd_env.opponents import OracleOpponent, RandomOpponent
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
@@ -41,7 +41,7 @@ def simulator():
 
 @pytest.fixture(scope="module")
 def result():
-    return evaluate(CONFIG, OracleAttack(3), OracleDefence(), agents="a")
+    return evaluate(CONFIG, OracleOpponent(3, idle=False), OracleOpponent(idle=False), agents="a")
 
 
 def start(simulator):
@@ -96,7 +96,7 @@ def test_controls_are_ordered_as_they_must_be(result):
 
 def test_one_long_attack_serves_every_budget(simulator):
     rows, ideal = start(simulator)
-    for policy in (RandomControl(), OracleAttack(3)):
+    for policy in (RandomOpponent(integers=True), OracleOpponent(3, idle=False)):
         both, short = (
             play(
                 simulator,
@@ -113,7 +113,7 @@ def test_one_long_attack_serves_every_budget(simulator):
         assert not torch.equal(both[2], both[4])
 
 
-class Seeing(RandomControl):
+class Seeing(RandomOpponent):
     blind = False
 
 
@@ -121,11 +121,18 @@ def test_blind_policies_play_the_same_games_without_decoding(simulator, monkeypa
     rows, ideal = start(simulator)
     for attacking in (True, False):
         rules = {"attacking": attacking, "budgets": (3, 60)}
-        seen = play(simulator, rows, ideal, Seeing(), **rules, rngs=generators(1, rows.tolist(), 1))
+        seen = play(
+            simulator, rows, ideal, Seeing(integers=True), **rules, rngs=generators(1, rows.tolist(), 1)
+        )
         with monkeypatch.context() as patch:
             patch.setattr(simulator, "segment", None)
             blind = play(
-                simulator, rows, ideal, RandomControl(), **rules, rngs=generators(1, rows.tolist(), 1)
+                simulator,
+                rows,
+                ideal,
+                RandomOpponent(integers=True),
+                **rules,
+                rngs=generators(1, rows.tolist(), 1),
             )
         assert torch.equal(seen[3], blind[3])
         assert torch.equal(seen[60], blind[60])
@@ -138,14 +145,15 @@ def test_only_agents_without_feedback_are_blind():
 
     assert is_blind(policy(feedback=False))
     assert not is_blind(policy(feedback=True))
-    assert not is_blind(OracleAttack())
-    assert not is_blind(OracleDefence())
+    assert not is_blind(OracleOpponent())
 
 
-def test_random_control_never_stops_while_it_may_act(simulator):
+def test_the_random_player_never_stops_while_it_may_act(simulator):
     games = begun(simulator, attacking=False)
     for _ in range(200):
-        actions = RandomControl().act(games, games.everyone(), generators(0, range(games.size), 2))
+        actions = RandomOpponent(integers=True).act(
+            games, games.everyone(), generators(0, range(games.size), 2)
+        )
         legal = games.legal()
         assert legal.gather(1, actions[:, None]).all()
         assert ((actions == 2 * games.nodes) == ~legal[:, :-1].any(dim=1)).all()
@@ -158,9 +166,11 @@ def test_random_control_never_stops_while_it_may_act(simulator):
 def test_oracle_defence_takes_the_best_removal(simulator):
     rows, ideal = start(simulator)
     rngs = generators(5, rows.tolist(), 1)
-    attacked = play(simulator, rows, ideal, RandomControl(), attacking=True, budgets=(4,), rngs=rngs)[4]
+    attacked = play(
+        simulator, rows, ideal, RandomOpponent(integers=True), attacking=True, budgets=(4,), rngs=rngs
+    )[4]
     games = begun(simulator, attacking=False, status=attacked)
-    actions = OracleDefence().act(games, games.everyone(), rngs)
+    actions = OracleOpponent(idle=False).act(games, games.everyone(), rngs)
     legal = games.legal()
     for game in range(games.size):
         gains = {}
@@ -177,7 +187,7 @@ def test_oracle_defence_takes_the_best_removal(simulator):
 
 def test_oracle_attack_stays_in_its_pool_and_harms(simulator):
     games = begun(simulator, attacking=True)
-    actions = OracleAttack(4).act(games, games.everyone(), generators(0, range(games.size), 2))
+    actions = OracleOpponent(4, idle=False).act(games, games.everyone(), generators(0, range(games.size), 2))
     acted = actions < 2 * games.nodes
     assert acted.any()
     result = games.step(actions)
@@ -194,7 +204,9 @@ def test_scores_are_native(simulator):
 
 
 def test_finished_stages_are_not_played_again(tmp_path, result):
-    first = evaluate(CONFIG, OracleAttack(3), OracleDefence(), agents="a", folder=tmp_path)
+    first = evaluate(
+        CONFIG, OracleOpponent(3, idle=False), OracleOpponent(idle=False), agents="a", folder=tmp_path
+    )
     again = evaluate(CONFIG, Explodes(), Explodes(), agents="a", folder=tmp_path)
     assert first["results"] == again["results"] == result["results"]
     with pytest.raises(AssertionError, match="played again"):
@@ -202,7 +214,7 @@ def test_finished_stages_are_not_played_again(tmp_path, result):
 
 
 def test_stages_of_other_settings_are_not_taken(tmp_path):
-    evaluate(CONFIG, OracleAttack(3), OracleDefence(), agents="a", folder=tmp_path)
+    evaluate(CONFIG, OracleOpponent(3, idle=False), OracleOpponent(idle=False), agents="a", folder=tmp_path)
     other = replace(CONFIG, oracle_pool=7)
     with pytest.raises(AssertionError, match="played again"):
         evaluate(other, Explodes(), Explodes(), agents="a", folder=tmp_path)
@@ -210,7 +222,7 @@ def test_stages_of_other_settings_are_not_taken(tmp_path):
 
 @pytest.mark.parametrize("length", [7, 100])
 def test_a_damaged_stage_is_named(tmp_path, length):
-    evaluate(CONFIG, OracleAttack(3), OracleDefence(), agents="a", folder=tmp_path)
+    evaluate(CONFIG, OracleOpponent(3, idle=False), OracleOpponent(idle=False), agents="a", folder=tmp_path)
     victim = next(tmp_path.glob("*ideal.npz"))
     victim.write_bytes(victim.read_bytes()[:length])
     with pytest.raises(PPDError, match=r"ideal\.npz.*delete the file"):
@@ -220,8 +232,8 @@ def test_a_damaged_stage_is_named(tmp_path, length):
 def test_evaluation_does_not_depend_on_other_scenes(result):
     fewer = evaluate(
         replace(CONFIG, scenes=("shapes://test?count=5&seed=3",)),
-        OracleAttack(3),
-        OracleDefence(),
+        OracleOpponent(3, idle=False),
+        OracleOpponent(idle=False),
         agents="a",
     )
     mine = fewer["results"]["shapes://test?count=5&seed=3"]["4"]

@@ -120,7 +120,7 @@ def test_the_best_masks_are_merged(setting, monkeypatch):
     monkeypatch.setattr(matcher, "score", rate)
     found = Matcher(segmenter).segment(reference, target, np.random.default_rng(0))
     assert len(asked[0].logits) > 10
-    masks = matcher.at_native_size(asked[0].logits[[3, 5]], target.size)
+    masks = matcher.at_native_size(segmenter, asked[0].logits[[3, 5]], target.size)
     assert np.array_equal(found.mask, masks[0] | masks[1])
     assert (found.labels == 1).all()
     points, _ = as_points(bidirectional_prompts(reference, target), target.size)

@@ -52,7 +52,9 @@ def test_persam_refines_its_first_mask_twice_with_the_best_of_three(setting):
     assert first[2] is None
     assert torch.equal(second[2][0, 0], first[4][0, 0])
     assert torch.equal(third[2][0, 0], second[4][0, second[5][0].argmax()])
-    assert np.array_equal(found.mask, at_native_size(third[4][0, third[5][0].argmax()], target.size))
+    assert np.array_equal(
+        found.mask, at_native_size(segmenter, third[4][0, third[5][0].argmax()], target.size)
+    )
 
 
 def test_persam_f_mixes_three_scales_and_refines_the_mix_twice(setting):

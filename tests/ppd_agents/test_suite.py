@@ -190,8 +190,11 @@ def test_tables_for_the_terminal_show_all_of_it(suite):
 
 
 def test_sections_and_data_are_checked(tmp_path):
-    with pytest.raises(ConfigError, match="segmenter and features"):
-        sections(CONFIG, ("transfer",), ("fake",))
+    for half in ("+fake", "fake+"):
+        with pytest.raises(ConfigError, match="segmenter and features"):
+            sections(CONFIG, ("transfer",), (half,))
+    alone = sections(CONFIG, ("transfer",), ("mini",))[0].config
+    assert (alone.segmenter, alone.features) == ("mini", CONFIG.features)
     with pytest.raises(ConfigError, match="no folder"):
         find_scenes((SHAPES,), tmp_path / "nowhere")
     assert find_scenes((SHAPES,), None).absent[0] == "kvasir_seg"

@@ -37,6 +37,17 @@ def test_random_draws_evenly_among_candidates(make_games):
     assert counts.max() < 100
 
 
+def test_the_tables_stream_of_draws_stays(make_games):
+    """Committed results rest on it: ``Generator.choice`` among the legal candidates."""
+    games = make_games()
+    for step in range(4):
+        actions = RandomOpponent(integers=True).act(games, games.everyone(), rngs(8, step))
+        legal = games.legal()[:, :-1].numpy()
+        chosen = [rng.choice(np.flatnonzero(row)) for row, rng in zip(legal, rngs(8, step), strict=True)]
+        assert actions.tolist() == chosen
+        games.step(actions)
+
+
 def test_random_stops_only_when_nothing_else_is_legal(make_games):
     games = make_games(size=2, attacking=False)
     status = torch.zeros(2, games.nodes, dtype=torch.int8)
@@ -82,6 +93,7 @@ def test_the_oracle_stops_when_every_step_costs_it(make_games, monkeypatch):
     monkeypatch.setattr(games, "branch", branch)
     actions = OracleOpponent().act(games, games.everyone(), rngs(2))
     assert (actions == stop).tolist() == [True, False]
+    assert (OracleOpponent(idle=False).act(games, games.everyone(), rngs(2)) == stop).all()
     games.allow_stop = False
     assert (OracleOpponent().act(games, games.everyone(), rngs(2)) != stop).all()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppd_env.segmenters.letterbox import scaled_size
+from ppd_env.segmenters.letterbox import scaled_size, upscale_logits
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
@@ -48,6 +48,10 @@ class Frame(Protocol):
 
     def from_square(self, logits: Tensor, sizes: Tensor) -> Tensor:
         """Bring (B, m, h, h) logits of the model's square to the contract's letterboxed square."""
+        ...
+
+    def to_native(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring (..., h, h) logits of the contract's square to an image's (height, width)."""
         ...
 
 
@@ -86,6 +90,10 @@ class Letterbox:
     def from_square(self, logits: Tensor, sizes: Tensor) -> Tensor:
         """Return the logits: the two squares are the same."""
         return logits
+
+    def to_native(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge (..., h, h) logits as ``Sam.postprocess_masks``: to the encoder's square first."""
+        return upscale_logits(logits, size, self.side)
 
 
 class Stretch:
@@ -126,6 +134,10 @@ class Stretch:
             return F.pad(_resize(part, height, width), padding, value=PADDING_LOGIT)
 
         return _per_size(logits, sizes, shrink)
+
+    def to_native(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge the part of (..., h, h) logits that shows the image."""
+        return upscale_logits(logits, size)
 
 
 def _channels(values: tuple[float, float, float]) -> Tensor:

@@ -14,7 +14,7 @@ from ppd_env.segmenters.sam.frames import Frame
 from ppd_env.segmenters.sam.kept import KeptScenes
 from ppd_env.segmenters.sam.options import DecoderOptions
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised whenever the same weights give other masks."""
 
 SCALE_NAME = "scale"
@@ -24,8 +24,9 @@ SCALE_NAME = "scale"
 class SamSegmenter:
     """A published SAM behind the common contract.
 
-    Decoding gives what the official ``SamPredictor.predict`` gives for each prompt set alone. The embedding's
-    tensors are float32; ``image``, where there is one, covers the letterboxed square.
+    Decoding gives what the official ``SamPredictor.predict`` gives for each prompt set alone; with SAM's own
+    frame masks at native size are the predictor's too. The embedding's tensors are float32; ``image``, where
+    there is one, covers the letterboxed square.
 
     On a CPU each core decodes prompt sets one by one: nothing is padded, and what is under way stays in the
     cache. Elsewhere a batch is decoded at once, absent points masked.
@@ -135,3 +136,7 @@ class SamSegmenter:
 
         on_all_cores(decode, range(len(points)))
         return logits, iou
+
+    def native_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring (..., h, h) logits to an image's size; see ``segmenters.contract.native_logits``."""
+        return self.frame.to_native(logits, size)

@@ -8,7 +8,8 @@ import tiny_sam
 import torch
 from PIL import Image
 
-from ppd_env.segmenters.contract import ABSENT, Embedding
+from ppd_env.segmenters.contract import ABSENT, Embedding, native_logits
+from ppd_env.segmenters.letterbox import upscale_logits
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.segmenters.sam import checkpoint
 
@@ -177,3 +178,21 @@ def test_a_cuda_device_gives_the_same_masks(segmenters, tmp_path):
     found = on_gpu.decode(on_gpu.embed(image), points.cuda(), labels.cuda())
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masks_at_native_size_are_enlarged_as_by_the_package(segmenters, model, shape):
+    logits = random_mask(batch=3)
+    theirs = model.postprocess_masks(logits, Reference(model, random_image(shape)).size, shape)
+    for segmenter in segmenters.values():
+        assert torch.equal(native_logits(segmenter, logits, shape), theirs)
+        assert torch.equal(native_logits(segmenter, logits[0, 0], shape), theirs[0, 0])
+
+
+def test_the_padding_is_cut_off_at_the_resolution_of_the_encoder(segmenters):
+    """The mask of an image that fills nine and a half of sixteen cells, cut off there and at ten."""
+    logits, size = torch.linspace(-7.5, 7.5, 16)[:, None].expand(16, 16), (119, 200)
+    official = native_logits(segmenters["sam"], logits, size) > 0
+    at_once = upscale_logits(logits, size) > 0
+    assert official[-1].all()
+    assert abs(int(official[:, 0].sum()) - int(at_once[:, 0].sum())) > 3

@@ -5,6 +5,7 @@ import pytest
 import tiny_sam
 import torch
 
+from ppd_env.segmenters.contract import native_logits
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.segmenters.sam import checkpoint
 
@@ -56,6 +57,27 @@ def tiny(tmp_path_factory):
 def test_small_models_are_the_predictor(tiny, shape):
     segmenters, predictor = tiny
     check(segmenters, predictor, shape, (1, 2, 9, 200), 1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masks_at_native_size_are_the_predictors(tiny, shape):
+    segmenters, predictor = tiny
+    rng = np.random.default_rng(shape[1])
+    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    predictor.set_image(image)
+    points = rng.random((3, 2), dtype=np.float32) * np.array(shape[::-1], np.float32)
+    given = {"point_coords": points, "point_labels": np.array([1, 0, 1])}
+    theirs, _, low_res = predictor.predict(**given, multimask_output=True, return_logits=True)
+    mask, _, _ = predictor.predict(**given, multimask_output=True)
+    for segmenter in segmenters:
+        logits, _ = segmenter.decode(
+            segmenter.embed(image), torch.from_numpy(points)[None], torch.tensor([[1, 0, 1]]), multimask=True
+        )
+        full = native_logits(segmenter, logits[0], shape)
+        assert full.shape == theirs.shape
+        assert np.abs(full.numpy() - theirs).max() < 1e-4
+        same = native_logits(segmenter, torch.from_numpy(low_res), shape).numpy() > 0
+        assert np.array_equal(same, mask)
 
 
 @pytest.mark.slow
