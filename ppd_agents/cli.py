@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from ppd_agents.encode_command import Encode, run_encode
+from ppd_agents.table_command import TableOptions, run_table
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -70,10 +71,11 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(TableOptions):
     """Measure trained agents on scenes of your choice, beside random and oracle controls.
 
-    `--suite controls` compares several training seeds with every control; it goes on where it stopped.
+    `--suite controls` compares several training seeds with every control, `--table` measures a table of the
+    paper; both go on where they stopped.
     """
 
     suite: Literal["standard", "controls"] = "standard"
@@ -84,7 +86,8 @@ class Evaluate:
     scenes: tuple[str, ...] = ()
     """URIs of scenes, such as folder:///data/mine?images=images&masks=masks; else shapes and photos."""
     data: Path | None = None
-    """Controls: where the folders of real images lie, such as kvasir_seg; absent ones are left out."""
+    """Controls: where the folders of real images lie, such as kvasir_seg; absent ones are left out. Tables: a
+    folder of which every set of a known layout is measured."""
     budgets: tuple[int, ...] = (6, 20)
     """Numbers of attack actions; the defender has as many."""
     seeds: tuple[int, ...] = (0,)
@@ -106,7 +109,7 @@ class Evaluate:
     transfer: tuple[str, ...] = ("mini+segmenter", "fake+fake")
     """Controls: SEGMENTER+FEATURES pairs of the transfer section."""
     runs: Path = Path("runs")
-    """Controls: folder of all runs; trainings and finished stages go to RUNS/controls."""
+    """Controls, tables: folder of all runs; what is finished goes to RUNS/controls or RUNS/tables."""
     segmenter: str = "mini"
     """URI of the segmenter."""
     features: str | None = None
@@ -225,11 +228,14 @@ def _train(options: Train) -> int:
 def _evaluate(options: Evaluate) -> int:
     from ppd_agents.evaluation.tables import write_json
 
-    result = _controls(options) if options.suite == "controls" else _standard(options)
+    if options.table is not None:
+        result = run_table(options)
+    else:
+        result = _controls(options) if options.suite == "controls" else _standard(options)
+        _print_tables(result)
     if options.json is not None:
         write_json(options.json, result)
         print(f"Numbers: {options.json}")
-    _print_tables(result)
     return 0
 
 
@@ -383,7 +389,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train | Encode) or getattr(options, "suite", "") == "controls"
+        parts = isinstance(options, Evaluate) and (options.suite == "controls" or options.table is not None)
+        resumable = parts or isinstance(options, Run | Train | Encode)
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

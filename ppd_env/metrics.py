@@ -111,8 +111,8 @@ def hd95(
 
     The distances of every outline pixel of either mask to the nearest one of the other are taken together (as
     medpy does, which PPD's authors measure with; others take the larger of two percentiles). A mask's outline
-    is those of its pixels that have one of four neighbours outside it. What lies outside the image is outside,
-    and so is what does not count: where both masks reach a void area, both end at its border.
+    is those of its pixels that have one of four neighbours outside it. Outside the image is outside, and so
+    is what does not count: where both masks reach a void area, both end at its border.
 
     Args:
         prediction: (H, W) bool.

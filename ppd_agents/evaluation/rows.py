@@ -35,7 +35,7 @@ ROWS = (
 
 _ORDER = ("ideal", "attack", "defence", "clean", "matching")
 # What a generator is for: its draws depend on (seed, stream, scene) only.
-_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, _LEARNED, _CLEANER, _REFERENCE = range(7)
+START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, LEARNED, _CLEANER, _REFERENCE, METHOD = range(8)
 
 Generators = Sequence[np.random.Generator]
 
@@ -165,14 +165,14 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
         return ideal_statuses(scorer.simulator.bank, rngs, config.layout)
 
     return {
-        "ideal": Draw(ideal, _START),
+        "ideal": Draw(ideal, START),
         "attack.random": Turn("ideal", plays(RandomControl(), attacking=True), _RANDOM_ATTACK),
-        attacked: Turn("ideal", attack, _LEARNED, learned=True),
+        attacked: Turn("ideal", attack, LEARNED, learned=True),
         "attack.oracle": Turn("ideal", oracle, _ORACLE_ATTACK, few=True),
         "defence.random": Turn(attacked, plays(RandomControl(), attacking=False), _RANDOM_DEFENCE),
-        "defence.learned": Turn(attacked, defence, _LEARNED, learned=True),
-        "defence.oracle": Turn(attacked, plays(OracleDefence(), attacking=False), _LEARNED, few=True),
-        "clean.learned": Turn("ideal", defence, _LEARNED, learned=True),
+        "defence.learned": Turn(attacked, defence, LEARNED, learned=True),
+        "defence.oracle": Turn(attacked, plays(OracleDefence(), attacking=False), LEARNED, few=True),
+        "clean.learned": Turn("ideal", defence, LEARNED, learned=True),
     }
 
 
@@ -195,14 +195,14 @@ def control_rows(
     for name, rival in rivals.items():
         mover = plays(rival.policy, attacking=False)
         for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
-            rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
+            rows[f"{kind}.{name}"] = Turn(start, mover, LEARNED, learned=True, agents=rival.agents)
     rows["clean.random"] = Turn("ideal", plays(RandomControl(), attacking=False), _RANDOM_DEFENCE)
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
     defence, subsample = plays(defender, attacking=False), cleans(known["subsample"])
     rows["matching"] = Draw(_matched, _REFERENCE)
-    rows["matching.learned"] = Turn("matching", defence, _LEARNED, learned=True, endless=True)
+    rows["matching.learned"] = Turn("matching", defence, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
     return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
 
