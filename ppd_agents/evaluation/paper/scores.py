@@ -11,8 +11,8 @@ from ppd_env.scenes.scene import RawScene
 
 MEASURES = ("dice", "iou", "hd95", "both", "areas", "prompts")
 """Columns of the scores: Dice and IoU of the foreground in percent and the distance of outlines in pixels,
-all at native size; pixels that prediction and truth both hold and the sum of their areas, for pooled scores; the
-number of prompts behind the mask."""
+all at native size; for pooled scores the pixels that prediction and truth both hold, and the sum of their
+areas; the number of prompts behind the mask."""
 
 
 def score(mask: np.ndarray, scene: RawScene, prompts: int) -> tuple[float, ...]:
