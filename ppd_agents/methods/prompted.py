@@ -68,26 +68,18 @@ class Defended(Prompted):
         prompter: Name of the prompter.
         agent: A trained defender.
         uri: What it was opened from.
-        any_features: Let it work on features other than those it was trained on; see ``Agent``.
 
     Raises:
         ConfigError: The agent is an attacker, or was trained on other features.
     """
 
     def __init__(
-        self,
-        segmenter: Segmenter,
-        features: FeatureExtractor,
-        prompter: str,
-        agent: Agent,
-        uri: str,
-        *,
-        any_features: bool = False,
+        self, segmenter: Segmenter, features: FeatureExtractor, prompter: str, agent: Agent, uri: str
     ) -> None:
         super().__init__(segmenter, prompter, uri)
         if agent.role != "defender":
             raise ConfigError(f"{uri!r} names an attacker: name a trained defender.")
-        if not any_features and features.signature != agent.features_signature:
+        if features.signature != agent.features_signature:
             raise ConfigError(
                 f"{uri!r}: the defender was trained on the features {agent.features!r} "
                 f"({agent.features_signature}), not on {features.uri!r} ({features.signature}): use those, "

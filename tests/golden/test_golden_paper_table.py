@@ -40,7 +40,10 @@ def result():
         "where": "Table I",
         "models": "none_named",
         "protocol": "one-shot",
-        "rows": {"ideal": {"VOC": {"mdsc": 78.5, "miou": 69.4}}, "vrp_sam": {"VOC": {"mdsc": 4.6, "miou": 2.6}}},
+        "rows": {
+            "ideal": {"VOC": {"mdsc": 78.5, "miou": 69.4}},
+            "vrp_sam": {"VOC": {"mdsc": 4.6, "miou": 2.6}},
+        },
     }
     return as_plain(
         {

@@ -34,11 +34,6 @@ def agents(tmp_path_factory):
     return write_agents(tmp_path_factory.mktemp("agents"))
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(sets_module, "PART", 3)
-
-
 def run(capsys, *arguments):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["evaluate", *map(str, arguments)])
@@ -109,17 +104,24 @@ def test_differences_are_those_of_the_rows_and_paired(both):
     ]
 
 
-def test_table_2_measures_every_method_and_ours_is_table_1s_matching_with_the_defender(both):
+def test_table_2_measures_every_method_and_ours_is_table_1s_defended_matching(both):
     for name, budgets in both[2]["results"].items():
         rows = budgets["0"]
         assert set(rows) == {*QUICK, "differences"}
         assert list(rows["differences"]) == [f"ours - {row}" for row in QUICK if row != "ours"]
-        ours, other = rows["ours"], both[1]["results"][name]["3"]["matching.learned"]
-        assert {key: ours[key] for key in ours if key != "per_seed"} == pytest.approx(
-            {key: other[key] for key in other if key != "per_seed"}, abs=1e-3
-        )
+        assert rows["ours"] == both[1]["results"][name]["3"]["matching.learned"]
         assert rows["persam"]["prompts"] == 2
         assert rows["matcher"]["prompts"] > 2
+
+
+def test_ours_side_by_side_is_ours_one_by_one(data, agents, tmp_path):
+    methods = ("ours", f"ours?agent={agents}")
+    uris = {"lesions": f"folder://{data}/lesions"}
+    rows = measured(2, uris, tmp_path, methods=methods, references=1)["results"]["lesions"]["0"]
+    one, other = (rows[method] for method in methods)
+    for key in ("mdsc", "miou", "hd95", "prompts"):
+        assert one[key] == pytest.approx(other[key], abs=1e-3)
+    assert one["prompts"] < 36
 
 
 def test_published_numbers_stand_apart_and_add_up(both):
@@ -144,7 +146,8 @@ def test_published_numbers_stand_apart_and_add_up(both):
             assert all("vrp_sam" not in rows for rows in budgets.values())
 
 
-def test_an_interrupted_table_goes_on_and_ends_the_same(both, data, tmp_path, monkeypatch):
+def test_an_interrupted_table_goes_on_and_ends_the_same_in_whatever_parts(both, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets_module, "PART", 3)
     uris, play, played = find_sets((), data), bench_module.Bench.play, []
 
     def brittle(self, job):
@@ -169,12 +172,6 @@ def test_an_interrupted_table_goes_on_and_ends_the_same(both, data, tmp_path, mo
     assert len(played) == count
     measured(1, uris, tmp_path, seed=1)
     assert len(played) > count
-
-
-def test_a_part_plays_the_same_however_targets_are_parted(both, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(sets_module, "PART", 64)
-    whole = measured(1, find_sets((), data), tmp_path)
-    assert whole["results"] == both[1]["results"]
 
 
 def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path):

@@ -15,7 +15,6 @@ from ppd_agents.evaluation.paper.scores import score, stacked
 from ppd_agents.evaluation.rollouts import generators
 from ppd_agents.evaluation.rows import LEARNED, METHOD, START, Mover, ideal_statuses, plays
 from ppd_agents.methods.contract import OneShotMethod, SeenReference, bank_reference, bank_target
-from ppd_agents.methods.prompted import Defended
 from ppd_agents.methods.registry import open_method
 from ppd_agents.pipeline import policies
 from ppd_env.game.actions import INACTIVE
@@ -27,6 +26,10 @@ from ppd_env.simulator import Simulator
 
 _SCORED_AT_ONCE = 16
 _KEPT_REFERENCES = 64
+
+OURS = "ours"
+"""The method that is Table 1's matching with the defender on it, all targets side by side; with keys, as in
+``"ours?agent=FOLDER"``, it is opened and asked like any other."""
 
 Scores = dict[str, np.ndarray]
 """Row -> (S, measures) float64, see ``scores.MEASURES``; rows of a budget are named ``ROW@BUDGET``."""
@@ -72,20 +75,14 @@ class Bench:
     def __init__(self, config: TableConfig, attacker: Agent, defender: Agent) -> None:
         self._config = config
         self._encoder = load_encoder(config.segmenter, config.features, config.grid, config.device)
-        self._defender = defender.to(config.device)
-        attack, defence = policies(attacker.to(config.device), self._defender)
+        attack, defence = policies(attacker.to(config.device), defender.to(config.device))
         self._attack, self._defence = plays(attack, attacking=True), plays(defence, attacking=False)
         self._methods: dict[str, OneShotMethod] = {}
         self._bank: tuple[str, SceneBank] | None = None
         self._references: dict[str, SeenReference] = {}
         if config.table == 2:
-            self._methods = {uri: self._open(uri) for uri in config.methods}
-
-    def _open(self, uri: str) -> OneShotMethod:
-        segmenter, features = self._encoder.segmenter, self._encoder.features
-        if uri == "ours":
-            return Defended(segmenter, features, "matching", self._defender, uri, any_features=True)
-        return open_method(uri, segmenter, features)
+            models = self._encoder.segmenter, self._encoder.features
+            self._methods = {uri: open_method(uri, *models) for uri in config.methods if uri != OURS}
 
     def facts(self) -> dict[str, str]:
         """Return the signatures of both models."""
@@ -105,6 +102,8 @@ class Bench:
             return job.name, self._ideal(job, simulator)
         if job.task == "matching":
             return job.name, self._matching(job, simulator)
+        if job.task == OURS:
+            return job.name, {OURS: self._matching(job, simulator)["matching.learned"]}
         return job.name, {job.task: self._one_shot(job, simulator.bank)}
 
     def _targets(self, scenes: HeldScenes) -> SceneBank:
