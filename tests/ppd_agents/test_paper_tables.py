@@ -11,6 +11,7 @@ from table_sets import GRID, MODELS, agent, write_agents, write_set, write_sets
 from ppd_agents import cli
 from ppd_agents.evaluation.paper import bench as bench_module
 from ppd_agents.evaluation.paper import sets as sets_module
+from ppd_agents.evaluation.paper.bench import owned
 from ppd_agents.evaluation.paper.config import TableConfig
 from ppd_agents.evaluation.paper.published import published
 from ppd_agents.evaluation.paper.result import measure_table
@@ -18,7 +19,7 @@ from ppd_agents.evaluation.paper.scores import MEASURES, score
 from ppd_agents.evaluation.paper.sets import TableSet, find_sets
 from ppd_env.errors import ConfigError
 from ppd_env.metrics import dice, hd95
-from ppd_env.scenes.scene import RawScene
+from ppd_env.scenes.scene import HeldScenes, RawScene
 
 QUICK = ("persam", "persam_f?steps=2", "matcher", "gbmseg", "ppo", "ours")
 ROWS = {"ideal", "attack.learned", "defence.learned", "matching", "matching.learned"}
@@ -201,6 +202,16 @@ def test_void_pixels_count_in_no_score():
     found = dict(zip(MEASURES, score(mask, bare, 7), strict=True))
     assert found["dice"] == 100 * dice(mask, truth) < 100
     assert found["hd95"] == hd95(mask, truth) > 0
+
+
+def test_scenes_that_came_read_only_are_copied_and_others_are_not():
+    image, mask = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool)
+    mask.setflags(write=False)
+    found = owned(HeldScenes("x://", [RawScene("x", image, mask, "x")], "s"))
+    assert found.signature == "s"
+    assert found[0].image is image
+    assert found[0].mask.flags.writeable
+    assert (found[0].mask == mask).all()
 
 
 def test_every_set_below_a_folder_is_found_under_a_name_that_tells_no_machine(data, tmp_path):

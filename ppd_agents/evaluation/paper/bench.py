@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,24 @@ class Job:
     reference_of: tuple[int, ...]
 
 
+def owned(scenes: HeldScenes) -> HeldScenes:
+    """Return scenes whose arrays may be written to: what came through Ray may not, and models may need it."""
+
+    def own(array: np.ndarray) -> np.ndarray:
+        return array if array.flags.writeable else array.copy()
+
+    copies = [
+        replace(
+            one,
+            image=own(one.image),
+            mask=own(one.mask),
+            void=None if one.void is None else own(one.void),
+        )
+        for one in scenes.scenes
+    ]
+    return replace(scenes, scenes=copies)
+
+
 class Bench:
     """The models and agents of a table, in one process.
 
@@ -97,6 +115,7 @@ class Bench:
         Returns:
             Its name, and the scores of each of its rows on all its targets.
         """
+        job = replace(job, targets=owned(job.targets), references=owned(job.references))
         simulator = Simulator(self._targets(job.targets), self._encoder.segmenter)
         if job.task == "ideal":
             return job.name, self._ideal(job, simulator)
