@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import re
 
 import numpy as np
@@ -10,9 +11,11 @@ from table_sets import GRID, MODELS, agent, write_agents, write_set, write_sets
 
 from ppd_agents import cli
 from ppd_agents.evaluation.paper import bench as bench_module
+from ppd_agents.evaluation.paper import playing as playing_module
 from ppd_agents.evaluation.paper import sets as sets_module
 from ppd_agents.evaluation.paper.bench import owned
 from ppd_agents.evaluation.paper.config import TableConfig
+from ppd_agents.evaluation.paper.playing import Cluster
 from ppd_agents.evaluation.paper.published import published
 from ppd_agents.evaluation.paper.result import measure_table
 from ppd_agents.evaluation.paper.scores import MEASURES, score
@@ -42,11 +45,18 @@ def run(capsys, *arguments):
     return stopped.value.code, captured.out, captured.err
 
 
-def measured(table, uris, folder, **changes):
+def measured(table, uris, folder, cluster=None, **changes):
     settings = {"references": 2, "budgets": (3,), "methods": QUICK, "resamples": 40, **changes}
     config = TableConfig(table, "fake", "fake", GRID, **settings)
     return measure_table(
-        config, uris, agent("attacker", 0), agent("defender", 1), folder, str, progress=False
+        config,
+        uris,
+        agent("attacker", 0),
+        agent("defender", 1),
+        folder,
+        str,
+        cluster=cluster,
+        progress=False,
     )
 
 
@@ -173,6 +183,38 @@ def test_an_interrupted_table_goes_on_and_ends_the_same_in_whatever_parts(both, 
     assert len(played) == count
     measured(1, uris, tmp_path, seed=1)
     assert len(played) > count
+
+
+class Elsewhere:
+    """Stands in for a Ray cluster: everything is pickled, arrays come read-only, results in another order."""
+
+    def __init__(self, make, device, count):
+        self.asked = device, count
+        self.bench = pickle.loads(pickle.dumps(make))()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def agree(self, method):
+        return getattr(self.bench, method)()
+
+    def map(self, method, jobs):
+        sent = [pickle.loads(pickle.dumps(job)) for job in jobs]
+        for (job,) in reversed(sent):
+            for scene in (*job.targets.scenes, *job.references.scenes):
+                scene.image.setflags(write=False)
+                scene.mask.setflags(write=False)
+            yield pickle.loads(pickle.dumps(getattr(self.bench, method)(job)))
+
+
+@pytest.mark.parametrize("table", [1, 2])
+def test_a_table_played_elsewhere_and_in_another_order_is_the_same(table, both, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(playing_module, "RayWorkers", Elsewhere)
+    found = measured(table, find_sets((), data), tmp_path, cluster=Cluster(2))
+    assert {**found, "seconds": 0} == {**both[table], "seconds": 0}
 
 
 def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path):
