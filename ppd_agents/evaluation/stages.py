@@ -81,9 +81,10 @@ class ArrayStore:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"key": np.array(self.key), **arrays}
         aside = path.with_suffix(".tmp")
         with aside.open("wb") as file:
-            np.savez_compressed(file, key=np.array(self.key), **dict(arrays))  # type: ignore[arg-type]
+            np.savez_compressed(file, **content)
         aside.replace(path)
 
     def _path(self, name: str) -> Path | None:

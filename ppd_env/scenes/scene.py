@@ -77,7 +77,7 @@ class SceneSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HeldScenes:
     """Scenes in memory as a source, such as a part of another source that was read before.
 
