@@ -64,7 +64,7 @@ class ArrayStore:
         Raises:
             PPDError: A file of that name lies there and cannot be read.
         """
-        path = self._path(name)
+        path = self.path(name)
         if path is None or not path.exists():
             return None
         try:
@@ -77,7 +77,7 @@ class ArrayStore:
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a piece, written aside and then renamed."""
-        path = self._path(name)
+        path = self.path(name)
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,8 @@ class ArrayStore:
             np.savez_compressed(file, **content)
         aside.replace(path)
 
-    def _path(self, name: str) -> Path | None:
+    def path(self, name: str) -> Path | None:
+        """Return where a piece lies, or would; None where nothing is kept."""
         plain = re.sub(r"[^A-Za-z0-9.=-]+", "_", name) + ".npz"
         return None if self.folder is None else self.folder / plain
 
@@ -116,7 +117,7 @@ class StageStore:
                 budgets = arrays["budgets"].tolist()
                 return Stage(*({b: arrays[f"{part}.{b}"] for b in budgets} for part in _PARTS))
             except KeyError as error:
-                raise damaged(name, error) from None
+                raise damaged(self._arrays.path(name), error) from None
         stage = compute()
         arrays = {"budgets": np.array(list(stage.status))}
         for part in _PARTS:
