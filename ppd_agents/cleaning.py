@@ -15,6 +15,7 @@ from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.prompt_sets import PromptSet
 from ppd_env.game.actions import NEGATIVE, POSITIVE, legal_actions
 from ppd_env.graph.distances import pairwise_distance
+from ppd_env.prompting.pair import grid_of
 from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import ABSENT, Embedding, Segmenter
 from ppd_env.segmenters.letterbox import scaled_size
@@ -110,8 +111,8 @@ class Cleaning:
         self, agent: Agent, features: Tensor, prompts: Sequence[PromptSet], witness: Witness | None
     ) -> None:
         self._agent, self._features, self._witness = agent, features, witness
-        self._positions = patch_centres(agent.grid).to(features.device)
         images, nodes = features.shape[:2]
+        self._positions = patch_centres(grid_of(nodes)).to(features.device)
         self.alive = torch.zeros((images, 2 * nodes), dtype=torch.bool, device=features.device)
         for row, given in zip(self.alive, prompts, strict=True):
             row[torch.from_numpy(given.candidates).to(row.device)] = True

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg, subcommand
 from ppd_agents.bench_command import Bench, run_bench_command
 from ppd_agents.encode_command import Encode, run_encode
 from ppd_agents.robustness_command import Robustness, asked, run_robustness
+from ppd_agents.table_command import TableOptions, run_table
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -73,10 +74,11 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(TableOptions):
     """Measure trained agents on scenes of your choice, beside random and oracle controls.
 
-    `--suite controls` compares several training seeds with every control; it goes on where it stopped.
+    `--suite controls` compares several training seeds with every control, `--table` measures a table of the
+    paper; both go on where they stopped.
     """
 
     suite: Literal["standard", "controls"] = "standard"
@@ -87,7 +89,8 @@ class Evaluate:
     scenes: tuple[str, ...] = ()
     """URIs of scenes, such as folder:///data/mine?images=images&masks=masks; else shapes and photos."""
     data: Path | None = None
-    """Controls: where the folders of real images lie, such as kvasir_seg; absent ones are left out."""
+    """Controls: where the folders of real images lie, such as kvasir_seg; absent ones are left out. Tables: a
+    folder of which every set of a known layout is measured."""
     budgets: tuple[int, ...] = (6, 20)
     """Numbers of attack actions; the defender has as many."""
     seeds: tuple[int, ...] = (0,)
@@ -111,7 +114,7 @@ class Evaluate:
     of the transfer section; mini+segmenter and fake+fake where none is named."""
     robustness: Robustness = field(default_factory=Robustness)
     runs: Path = Path("runs")
-    """Folder of all runs: finished stages go to RUNS/controls, RUNS/curves-... or RUNS/transfer."""
+    """Folder of all runs: finished stages go to RUNS/controls, RUNS/tables, RUNS/curves-... or RUNS/transfer."""
     segmenter: str = "mini"
     """URI of the segmenter."""
     features: str | None = None
@@ -233,16 +236,21 @@ def _evaluate(options: Evaluate) -> int:
 
     if asked(options):
         return run_robustness(options, partial(_evaluation, options))
-    result = _controls(options) if options.suite == "controls" else _standard(options)
+    if options.table is not None:
+        result = run_table(options)
+    else:
+        result = _controls(options) if options.suite == "controls" else _standard(options)
+        _print_tables(result)
     if options.json is not None:
         write_json(options.json, result)
         print(f"Numbers: {options.json}")
-    _print_tables(result)
     return 0
 
 
 def _keeps_stages(options: Command) -> bool:
-    return isinstance(options, Evaluate) and (options.suite == "controls" or asked(options))
+    if not isinstance(options, Evaluate):
+        return False
+    return options.suite == "controls" or options.table is not None or asked(options)
 
 
 def _standard(options: Evaluate) -> dict[str, object]:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppd_agents.ray_workers import RayWorkers
-from ppd_env.errors import PPDError, SceneError
+from ppd_env.errors import SceneError
 from ppd_env.paths import cache_dir
 from ppd_env.scenes.encoding import EncoderFacts, EncodingCache, Part, Parts, load_encoder
 from ppd_env.scenes.image_cache import image_digest
@@ -204,14 +204,7 @@ class SpreadModels:
 
     def __init__(self, workers: RayWorkers) -> None:
         self._workers = workers
-        told: list[EncoderFacts] = workers.ask_all("facts")
-        if any(facts != told[0] for facts in told):
-            signatures = sorted({str(dict(facts.signatures)) for facts in told})
-            raise PPDError(
-                "The machines of the Ray cluster hold different models or versions of this package: "
-                f"{'; '.join(signatures)}. Install the same everywhere."
-            )
-        self._facts = told[0]
+        self._facts: EncoderFacts = workers.agree("facts")
 
     def facts(self) -> EncoderFacts:
         """Return what decides their results."""

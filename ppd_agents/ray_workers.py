@@ -84,6 +84,23 @@ class RayWorkers:
         calls = [actor.call.remote(method, ()) for actor in self._actors]
         return [self._get(call) for call in calls]
 
+    def agree(self, method: str) -> Any:
+        """Call a method without arguments on every worker's object, which must all give the same answer.
+
+        Returns:
+            The answer.
+
+        Raises:
+            PPDError: The answers differ.
+        """
+        told = self.ask_all(method)
+        if any(answer != told[0] for answer in told):
+            raise PPDError(
+                "The machines of the Ray cluster hold different models or versions of this package: "
+                f"{'; '.join(sorted({str(answer) for answer in told}))}. Install the same everywhere."
+            )
+        return told[0]
+
     def map(self, method: str, jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Call a method once per job, on whichever worker is free; few jobs are in memory at any time.
 

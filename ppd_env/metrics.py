@@ -23,16 +23,31 @@ def dice(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = No
         truth: T, (H, W) bool.
         void: (H, W) bool, pixels that count neither way; None counts all.
     """
-    prediction, truth = _checked(prediction, truth, void)
-    total = int(prediction.sum()) + int(truth.sum())
-    return 1.0 if total == 0 else 2 * int((prediction & truth).sum()) / total
+    return dice_of(*overlap(prediction, truth, void))
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> float:
     """Return |P and T| / |P or T| of two bool arrays of one shape, in [0, 1]; arguments as for ``dice``."""
+    return iou_of(*overlap(prediction, truth, void))
+
+
+def overlap(prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> tuple[int, int]:
+    """Return |P and T| and |P| + |T| in pixels: all that Dice and IoU need, and what sums over a set.
+
+    Arguments as for ``dice``.
+    """
     prediction, truth = _checked(prediction, truth, void)
-    union = int((prediction | truth).sum())
-    return 1.0 if union == 0 else int((prediction & truth).sum()) / union
+    return int((prediction & truth).sum()), int(prediction.sum()) + int(truth.sum())
+
+
+def dice_of(both: float, areas: float) -> float:
+    """Return Dice in [0, 1] from the two counts of ``overlap``, of one image or summed over several."""
+    return 1.0 if areas == 0 else 2 * both / areas
+
+
+def iou_of(both: float, areas: float) -> float:
+    """Return IoU in [0, 1] from the two counts of ``overlap``, of one image or summed over several."""
+    return 1.0 if areas == 0 else both / (areas - both)
 
 
 def _checked(
@@ -53,46 +68,59 @@ def _checked(
     return masks[0] & ~masks[2], masks[1] & ~masks[2]
 
 
-def pooled_dice(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
+Voids = Iterable[np.ndarray | None]
+"""For every pair of masks the pixels that count neither way, (H, W) bool, or None where all count."""
+
+
+def pooled_dice(
+    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray], voids: Voids | None = None
+) -> float:
     """Return the Dice of all pixels of a set taken together, in [0, 1]: large objects count more.
 
     Args:
         predictions: Masks, bool, each of any shape.
         truths: As many, of the same shapes.
+        voids: As many; None counts every pixel of every pair.
     """
-    both, areas = _pooled(predictions, truths)
-    return 1.0 if areas == 0 else 2 * both / areas
+    return dice_of(*_pooled(predictions, truths, voids))
 
 
-def pooled_iou(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> float:
+def pooled_iou(
+    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray], voids: Voids | None = None
+) -> float:
     """Return the IoU of all pixels of a set taken together, in [0, 1]; arguments as for ``pooled_dice``."""
-    both, areas = _pooled(predictions, truths)
-    return 1.0 if areas == 0 else both / (areas - both)
+    return iou_of(*_pooled(predictions, truths, voids))
 
 
-def _pooled(predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> tuple[int, int]:
-    """Sum over all pairs the pixels that both masks hold, and the areas of the two."""
-    both = areas = 0
-    for pair in zip(predictions, truths, strict=True):
-        prediction, truth = _checked(*pair)
-        both += int((prediction & truth).sum())
-        areas += int(prediction.sum()) + int(truth.sum())
-    return both, areas
+def _pooled(
+    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray], voids: Voids | None
+) -> tuple[int, int]:
+    """Sum ``overlap`` over all pairs."""
+    pairs = zip(predictions, truths, strict=True)
+    if voids is None:
+        counts = [overlap(*pair) for pair in pairs]
+    else:
+        counts = [overlap(*pair, void) for pair, void in zip(pairs, voids, strict=True)]
+    return sum(both for both, _ in counts), sum(areas for _, areas in counts)
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, percentile: float = 95) -> float:
+def hd95(
+    prediction: np.ndarray, truth: np.ndarray, percentile: float = 95, void: np.ndarray | None = None
+) -> float:
     """Return the 95th percentile of the distances between two masks' outlines, in pixels.
 
     The distances of every outline pixel of either mask to the nearest one of the other are taken together (as
     medpy does, which PPD's authors measure with; others take the larger of two percentiles). A mask's outline
-    is those of its pixels that have one of four neighbours outside it; outside the image is outside.
+    is those of its pixels that have one of four neighbours outside it. Outside the image is outside, and so
+    is what does not count: where both masks reach a void area, both end at its border.
 
     Args:
         prediction: (H, W) bool.
         truth: (H, W) bool.
         percentile: 100 gives the Hausdorff distance.
+        void: (H, W) bool, pixels that count neither way; None counts all.
     """
-    prediction, truth = _checked(prediction, truth)
+    prediction, truth = _checked(prediction, truth, void)
     if not prediction.any() or not truth.any():
         height, width = truth.shape
         return 0.0 if not (prediction.any() or truth.any()) else math.hypot(height - 1, width - 1)

@@ -36,8 +36,8 @@ ROWS = (
 
 _ORDER = ("ideal", "attack", "defence", "clean", "matching")
 # What a generator is for: its draws depend on (seed, stream, scene) only.
-_START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE = range(4)
-_LEARNED, _CLEANER, _REFERENCE, _CORRUPTION = range(4, 8)
+START, _RANDOM_ATTACK, _ORACLE_ATTACK, _RANDOM_DEFENCE, LEARNED = range(5)
+_CLEANER, _REFERENCE, METHOD, _CORRUPTION = range(5, 9)
 
 Generators = Sequence[np.random.Generator]
 
@@ -214,14 +214,14 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
         return ideal_statuses(scorer.simulator.bank, rngs, config.layout)
 
     return {
-        "ideal": Draw(ideal, _START),
+        "ideal": Draw(ideal, START),
         "attack.random": Turn("ideal", plays(random, attacking=True), _RANDOM_ATTACK),
-        attacked: Turn("ideal", attack, _LEARNED, learned=True),
+        attacked: Turn("ideal", attack, LEARNED, learned=True),
         "attack.oracle": Turn("ideal", plays(oracle, attacking=True), _ORACLE_ATTACK, few=True),
         "defence.random": Turn(attacked, plays(random, attacking=False), _RANDOM_DEFENCE),
-        "defence.learned": Turn(attacked, defence, _LEARNED, learned=True),
-        "defence.oracle": Turn(attacked, plays(oracle, attacking=False), _LEARNED, few=True),
-        "clean.learned": Turn("ideal", defence, _LEARNED, learned=True),
+        "defence.learned": Turn(attacked, defence, LEARNED, learned=True),
+        "defence.oracle": Turn(attacked, plays(oracle, attacking=False), LEARNED, few=True),
+        "clean.learned": Turn("ideal", defence, LEARNED, learned=True),
     }
 
 
@@ -244,7 +244,7 @@ def control_rows(
     for name, rival in rivals.items():
         mover = plays(rival.policy, attacking=False)
         for kind, start in (("defence", "attack.learned"), ("clean", "ideal")):
-            rows[f"{kind}.{name}"] = Turn(start, mover, _LEARNED, learned=True, agents=rival.agents)
+            rows[f"{kind}.{name}"] = Turn(start, mover, LEARNED, learned=True, agents=rival.agents)
     random = plays(RandomOpponent(integers=True), attacking=False)
     rows["clean.random"] = Turn("ideal", random, _RANDOM_DEFENCE)
     for name, cleaner in known.items():
@@ -252,7 +252,7 @@ def control_rows(
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
     defence, subsample = plays(defender, attacking=False), cleans(known["subsample"])
     rows["matching"] = Draw(_matched, _REFERENCE)
-    rows["matching.learned"] = Turn("matching", defence, _LEARNED, learned=True, endless=True)
+    rows["matching.learned"] = Turn("matching", defence, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
     return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
 

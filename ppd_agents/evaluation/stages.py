@@ -18,6 +18,8 @@ from ppd_env.errors import PPDError
 ANY_BUDGET = 0
 """Key of a stage that does not depend on the budget."""
 
+_PARTS = ("status", "dice", "iou")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -44,6 +46,58 @@ def fingerprint(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class ArrayStore:
+    """A folder of finished pieces of work, each a file of arrays.
+
+    Args:
+        folder: Where they lie; None keeps nothing.
+        key: Fingerprint of everything a piece depends on; one stored under another key is computed again.
+    """
+
+    def __init__(self, folder: Path | None, key: str) -> None:
+        self.folder = folder
+        self.key = key
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays of the piece ``name``; None where there is none under this key.
+
+        Raises:
+            PPDError: A file of that name lies there and cannot be read.
+        """
+        path = self.path(name)
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                if str(data["key"]) != self.key:
+                    return None
+                return {part: data[part] for part in data.files if part != "key"}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise damaged(path, error) from None
+
+    def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep a piece, written aside and then renamed."""
+        path = self.path(name)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"key": np.array(self.key), **arrays}
+        aside = path.with_suffix(".tmp")
+        with aside.open("wb") as file:
+            np.savez_compressed(file, **content)
+        aside.replace(path)
+
+    def path(self, name: str) -> Path | None:
+        """Return where a piece lies, or would; None where nothing is kept."""
+        plain = re.sub(r"[^A-Za-z0-9.=-]+", "_", name) + ".npz"
+        return None if self.folder is None else self.folder / plain
+
+
+def damaged(path: object, error: Exception) -> PPDError:
+    """Return the error that says what to do about a file that cannot be read."""
+    return PPDError(f"{path}: not a stage of an evaluation ({error}); delete the file and run again.")
+
+
 class StageStore:
     """A folder of finished stages.
 
@@ -53,41 +107,20 @@ class StageStore:
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
-        self.folder = folder
-        self.key = key
+        self._arrays = ArrayStore(folder, key)
 
     def get(self, name: str, compute: Callable[[], Stage]) -> Stage:
         """Return the stage ``name``, computed and stored first if there is none under this key."""
-        if self.folder is None:
-            return compute()
-        path = self.folder / (re.sub(r"[^A-Za-z0-9.=-]+", "_", name) + ".npz")
-        stored = self._read(path)
-        if stored is None:
-            stored = compute()
-            self._write(path, stored)
-        return stored
-
-    def _read(self, path: Path) -> Stage | None:
-        if not path.exists():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                if str(data["key"]) != self.key:
-                    return None
-                budgets = data["budgets"].tolist()
-                parts = [{b: data[f"{part}.{b}"] for b in budgets} for part in ("status", "dice", "iou")]
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise PPDError(
-                f"{path}: not a stage of an evaluation ({error}); delete the file and run again."
-            ) from None
-        return Stage(*parts)
-
-    def _write(self, path: Path, stage: Stage) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {"key": np.array(self.key), "budgets": np.array(list(stage.status))}
-        for part in ("status", "dice", "iou"):
+        arrays = self._arrays.read(name)
+        if arrays is not None:
+            try:
+                budgets = arrays["budgets"].tolist()
+                return Stage(*({b: arrays[f"{part}.{b}"] for b in budgets} for part in _PARTS))
+            except KeyError as error:
+                raise damaged(self._arrays.path(name), error) from None
+        stage = compute()
+        arrays = {"budgets": np.array(list(stage.status))}
+        for part in _PARTS:
             arrays |= {f"{part}.{budget}": values for budget, values in getattr(stage, part).items()}
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        aside.replace(path)
+        self._arrays.write(name, arrays)
+        return stage

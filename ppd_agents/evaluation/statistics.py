@@ -30,11 +30,13 @@ class Bootstrap:
     """The draws all rows of one table share.
 
     Args:
-        weights: (R, seeds, scenes) float64, how often each value counts in each of R resamples.
+        seeds: (R, seeds) float64, how often each seed counts in each of R resamples.
+        scenes: (R, scenes) float64, how often each scene does; a value counts as often as their product.
         confidence: Coverage of the intervals in (0, 1).
     """
 
-    weights: np.ndarray
+    seeds: np.ndarray
+    scenes: np.ndarray
     confidence: float = 0.95
 
     @staticmethod
@@ -59,13 +61,12 @@ class Bootstrap:
         names, member = np.unique(np.asarray(groups), return_inverse=True)
         seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
         clusters = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-        weights = seed_counts[:, :, None] * clusters[:, None, member]
-        return Bootstrap(weights.astype(np.float64), confidence)
+        return Bootstrap(seed_counts.astype(np.float64), clusters[:, member].astype(np.float64), confidence)
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of ``values`` (seeds, scenes) in each resample, (R,)."""
-        totals = np.einsum("rsn,sn->r", self.weights, values)
-        return np.asarray(totals / self.weights.sum(axis=(1, 2)))
+        totals = ((self.seeds @ values) * self.scenes).sum(axis=1)
+        return np.asarray(totals / (self.seeds.sum(axis=1) * self.scenes.sum(axis=1)))
 
     def interval(self, samples: np.ndarray) -> list[float]:
         """Return [low, high], the central part of ``samples`` (R,); what is not finite is left out."""

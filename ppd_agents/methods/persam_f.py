@@ -17,6 +17,7 @@ their losses are averaged; the paper has one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,12 +44,15 @@ from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import Segmenter, native_logits
 
 STEPS = 1000
+KEPT = 64
+"""References whose weights are remembered: several in turn, as tables have them, are fitted once each."""
+
 LEARNING_RATE = 1e-3
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 
 class PerSamF:
-    """PerSAM-F; see above. The weights of the last references are kept, for as many targets as come.
+    """PerSAM-F; see above. The weights of the last ``KEPT`` references stay, for as many targets as come.
 
     Args:
         segmenter: The segmenter.
@@ -64,7 +68,7 @@ class PerSamF:
             raise ConfigError(f"{uri!r}: steps must be 0 or more, got {steps}.")
         self.uri = uri
         self._segmenter, self._steps = segmenter, steps
-        self._fitted: tuple[tuple[SeenReference, ...], Tensor] | None = None
+        self._fitted: deque[tuple[tuple[SeenReference, ...], Tensor]] = deque(maxlen=KEPT)
 
     def segment(
         self, reference: SeenReferences, target: SeenTarget, rng: np.random.Generator | None = None
@@ -80,9 +84,11 @@ class PerSamF:
     def weights(self, reference: SeenReferences) -> Tensor:
         """Return the weights of the ambiguity masks, fitted on the references, (3,) float32, sum 1."""
         references = each(reference)
-        if self._fitted is None or not _same(self._fitted[0], references):
-            self._fitted = references, self._fit(references)
-        return self._fitted[1]
+        known = next((weights for seen, weights in self._fitted if _same(seen, references)), None)
+        if known is None:
+            known = self._fit(references)
+            self._fitted.append((references, known))
+        return known
 
     def _fit(self, references: tuple[SeenReference, ...]) -> Tensor:
         features = _mean_and_maximum(references)

@@ -15,7 +15,7 @@ from ppd_env.features.contract import FeatureExtractor
 from ppd_env.scenes.cache import CacheEntry
 from ppd_env.scenes.encoding import Encoder, load_encoder
 from ppd_env.scenes.patches import patch_centres
-from ppd_env.scenes.scene import RawScene, SceneSource
+from ppd_env.scenes.scene import HeldScenes, RawScene, SceneSource
 from ppd_env.scenes.sources import open_source
 from ppd_env.scenes.survey import EMBEDDING, FEATURES, survey
 from ppd_env.segmenters.contract import Embedding, Segmenter
@@ -120,6 +120,21 @@ def _build(scenes: str, encoder: Encoder, *, cache: bool, progress: bool) -> Sce
     bank = _assemble(entry, stacked, source, encoder)
     _report(bank)
     return bank
+
+
+def held_bank(scenes: HeldScenes, encoder: Encoder, *, cache: bool = True) -> SceneBank:
+    """Bring scenes together that were read before; ``raw`` returns them as they are.
+
+    Args:
+        scenes: The scenes.
+        encoder: Both models; the bank lies on the segmenter's device.
+        cache: Read the images' encodings from the disk cache, and keep new ones there.
+
+    Returns:
+        The bank. Of the scenes as a set nothing is kept.
+    """
+    entry, stacked = survey(scenes, encoder, cache=cache, progress=False, whole=False)
+    return _assemble(entry, stacked, scenes, encoder)
 
 
 _opened: dict[tuple[str, str, str, int, str], SceneBank] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -74,3 +75,26 @@ class SceneSource(Protocol):
             SceneError: This scene cannot be used; others still can.
         """
         ...
+
+
+@dataclass(eq=False)
+class HeldScenes:
+    """Scenes in memory as a source, such as a part of another source that was read before.
+
+    Args:
+        uri: Where they come from.
+        scenes: The scenes.
+        signature: Hash of everything that decides them; empty where nothing is kept of them as a set.
+    """
+
+    uri: str
+    scenes: Sequence[RawScene]
+    signature: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> RawScene:
+        """Return scene ``index``."""
+        return self.scenes[index]

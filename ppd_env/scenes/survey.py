@@ -57,7 +57,7 @@ class ImageStack:
 
 
 def survey(
-    source: SceneSource, encoder: Encoder, *, cache: bool, progress: bool
+    source: SceneSource, encoder: Encoder, *, cache: bool, progress: bool, whole: bool = True
 ) -> tuple[CacheEntry, dict[str, Tensor]]:
     """Describe all scenes of a source and encode their images, reading from the cache whatever it holds.
 
@@ -66,6 +66,8 @@ def survey(
         encoder: Both models.
         cache: Read and write the disk cache.
         progress: Show a progress bar.
+        whole: Keep what follows from the source alone as well, and not only what the models say about its
+            images: of use where the same source is opened again.
 
     Returns:
         What follows from the scenes alone: the tensors ``truth`` and ``void`` (S, N) bool, ``peak`` (S,)
@@ -79,7 +81,7 @@ def survey(
     store = EncodingCache(encoder.facts) if cache else None
     cached = CachedEncoder(encoder, store)
     parts = _key_parts(source, encoder)
-    entry = _read_checked(parts, encoder) if cache else None
+    entry = _read_checked(parts, encoder) if cache and whole else None
     if entry is not None:
         try:
             return entry, _revisit(source, entry, ImageStack(len(source), cached), progress)
@@ -87,7 +89,7 @@ def survey(
             warn_unusable(parts, error)
     stack = ImageStack(len(source), cached)
     entry = _read_all(source, encoder, stack, progress)
-    if store is not None and not store.refusals:
+    if store is not None and whole and not store.refusals:
         write_entry(parts, entry)
     return entry, stack.tensors()
 

@@ -56,7 +56,7 @@ def test_seeds_are_resampled_too():
 
 def test_every_resample_keeps_whole_clusters():
     groups = ["a", "a", "b", "c", "c", "c"]
-    weights = draws(groups, resamples=100).weights[:, 0]
+    weights = draws(groups, resamples=100).scenes
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3] == weights[:, 5]).all()
     assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()

@@ -11,6 +11,7 @@ from ppd_env.metrics import (
     dice,
     hd95,
     iou,
+    overlap,
     pooled_dice,
     pooled_iou,
 )
@@ -158,3 +159,85 @@ def test_monai_says_the_same():
         assert hd95(left, right) == pytest.approx(expected, abs=1e-4)
         directed = metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95)
         assert hd95(left, right) <= float(directed) + 1e-4
+
+
+def voids(seed, size=(41, 57)):
+    """Pixels that count neither way: a frame's corner, and specks anywhere."""
+    rng = np.random.default_rng([7, seed])
+    void = rng.random(size) < 0.05
+    void[:9, :13] = True
+    return void
+
+
+VOIDS = [voids(seed) for seed in range(len(PAIRS))]
+
+
+def test_pooled_scores_leave_void_pixels_out():
+    predictions, truths = zip(*PAIRS, strict=True)
+    counted = [
+        np.concatenate([m[~v] for m, v in zip(masks, VOIDS, strict=True)])
+        for masks in zip(*PAIRS, strict=True)
+    ]
+    assert pooled_dice(predictions, truths, VOIDS) == pytest.approx(dice(*counted))
+    assert pooled_iou(predictions, truths, VOIDS) == pytest.approx(iou(*counted))
+    assert pooled_dice(predictions, truths, VOIDS) != pooled_dice(predictions, truths)
+    some = [VOIDS[0], *[None] * (len(PAIRS) - 1)]
+    assert pooled_dice(predictions, truths, some) != pooled_dice(predictions, truths)
+    assert pooled_iou(predictions, truths, [None] * len(PAIRS)) == pooled_iou(predictions, truths)
+    with pytest.raises(ValueError, match="shorter"):
+        pooled_dice(predictions, truths, VOIDS[1:])
+    with pytest.raises(ValueError, match="shape"):
+        pooled_dice([HALF], [HALF], [HALF.T])
+
+
+def test_what_lies_in_void_pixels_changes_no_score():
+    prediction, truth = PAIRS[0]
+    void = VOIDS[0]
+    other = prediction ^ (void & (np.random.default_rng(0).random(void.shape) < 0.5))
+    assert hd95(other, truth, void=void) == hd95(prediction, truth, void=void)
+    assert hd95(other, truth) != hd95(prediction, truth)
+    assert pooled_dice([other], [truth], [void]) == dice(prediction, truth, void)
+    assert overlap(other, truth, void) == overlap(prediction, truth, void)
+
+
+def test_hd95_with_void_is_that_of_masks_without_it():
+    square = np.zeros((20, 30), bool)
+    square[5:10, 5:10] = True
+    everywhere, far = np.ones_like(square), square.copy()
+    far[18, 28] = True
+    void = far & ~square
+    assert hd95(far, square, 100) > 10
+    assert hd95(far, square, 100, void) == 0
+    assert hd95(square, square, void=everywhere) == 0
+    beside = square & ~np.roll(square, 2, axis=1)
+    assert hd95(square, np.zeros_like(square), void=beside) == pytest.approx(np.hypot(19, 29))
+    with pytest.raises(ValueError, match="bool"):
+        hd95(square, square, void=square.astype(int))
+
+
+def test_torchmetrics_says_the_same_of_pixels_that_count():
+    classification = pytest.importorskip("torchmetrics.classification")
+    segmentation = pytest.importorskip("torchmetrics.segmentation")
+    predictions, truths = zip(*PAIRS, strict=True)
+    kept = [
+        np.concatenate([m[~v] for m, v in zip(masks, VOIDS, strict=True)])
+        for masks in zip(*PAIRS, strict=True)
+    ]
+    ignored = [torch.from_numpy(np.where(v, 255, t)).int() for t, v in zip(truths, VOIDS, strict=True)]
+    score = classification.BinaryJaccardIndex(ignore_index=255)
+    theirs = score(torch.from_numpy(np.stack(predictions)).int(), torch.stack(ignored))
+    assert pooled_iou(predictions, truths, VOIDS) == pytest.approx(float(theirs), abs=1e-6)
+    classes = [torch.stack([~m, m])[None].long() for m in map(torch.from_numpy, kept)]
+    dice_score = segmentation.DiceScore(num_classes=2, include_background=False, aggregation_level="global")
+    expected = float(dice_score(*[c[..., None] for c in classes]))
+    assert pooled_dice(predictions, truths, VOIDS) == pytest.approx(expected, abs=1e-6)
+
+
+def test_monai_says_the_same_of_masks_without_void():
+    metrics = pytest.importorskip("monai.metrics")
+    for (left, right), void in zip(PAIRS, VOIDS, strict=True):
+        pair = [torch.from_numpy(mask & ~void)[None, None].float() for mask in (left, right)]
+        assert dice(left, right, void) == pytest.approx(float(metrics.compute_dice(*pair)), abs=1e-6)
+        assert iou(left, right, void) == pytest.approx(float(metrics.compute_iou(*pair)), abs=1e-6)
+        farthest = metrics.compute_hausdorff_distance(*pair, include_background=True)
+        assert hd95(left, right, 100, void) == pytest.approx(float(farthest), abs=1e-4)
