@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg, subcommand
 from ppd_agents.encode_command import Encode, run_encode
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
+from ppd_env.uris import parse_uri
 
 if TYPE_CHECKING:
     from ppd_agents.dqn.agent import Agent
@@ -327,7 +328,7 @@ def _data(options: Data) -> int:
     if options.action == "references":
         chosen = list_references(options.uri, options.count, options.seed)
         text, result, whole = chosen.text(), chosen.to_json(), True
-    elif "://" in options.uri:
+    elif "://" in options.uri or parse_uri(options.uri).names_callable:
         found = check_scenes(options.uri, progress=True)
         text, result, whole = found.text(), found.to_json(), found.whole
     else:
