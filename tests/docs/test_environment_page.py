@@ -28,8 +28,8 @@ def code(text):
 
 def number(text, env):
     """A size or a bound as the page writes it: N and S stand for this environment's."""
-    names = {"N": env.play.games.nodes, "S": len(env.play.simulator.bank), "inf": np.inf}
-    names["d"] = env.play.simulator.bank.features.shape[-1]
+    names = {"N": env.play.games.nodes, "S": len(env.play.games.simulator.bank), "inf": np.inf}
+    names["d"] = env.play.games.simulator.bank.features.shape[-1]
     return eval(re.sub(r"(\d)N", r"\1*N", text), {}, names)
 
 
