@@ -12,7 +12,10 @@ from pathlib import Path
 
 PACKAGES: dict[str, tuple[dict[str, str], ...]] = {
     "ppd_agents": (
-        {"methods": "one-shot methods and learned controls", "report": "tables, curves and pictures in one page"},
+        {
+            "methods": "one-shot methods and learned controls",
+            "report": "tables, curves and pictures in one page",
+        },
         {"training": "the alternation, checkpoints, presets", "evaluation": "controls, scores, intervals"},
         {"dqn": "masked DQN, graph Q-network, replay"},
     ),
@@ -20,7 +23,11 @@ PACKAGES: dict[str, tuple[dict[str, str], ...]] = {
         {"envs": "Gymnasium, vector and PettingZoo shells"},
         {"prompting": "where games begin; one-shot prompts"},
         {"scenes": "images with masks; the bank, the cache"},
-        {"features": "what a patch looks like", "game": "the rules, and nothing else", "graph": "distances, edges"},
+        {
+            "features": "what a patch looks like",
+            "game": "the rules, and nothing else",
+            "graph": "distances, edges",
+        },
         {"segmenters": "embed once, decode often: mini, SAM"},
     ),
 }
@@ -56,12 +63,17 @@ def _package(name: str, rows: tuple[dict[str, str], ...], top: int) -> tuple[lis
     """Draw one package; return it with where it ends."""
     height = HEAD + len(rows) * (BOX + GAP) + 4
     out = [
-        f'<rect class="package" x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}" height="{height}" rx="10"/>',
+        _frame(top, height),
         f'<text class="title" x="{2 * MARGIN}" y="{top + 27}">{name}</text>',
     ]
     for place, row in enumerate(rows):
         out += _row(row, name, top + HEAD + place * (BOX + GAP))
     return out, top + height
+
+
+def _frame(top: int, height: int) -> str:
+    width = WIDTH - 2 * MARGIN
+    return f'<rect class="package" x="{MARGIN}" y="{top}" width="{width}" height="{height}" rx="10"/>'
 
 
 def _arrow(top: int) -> str:
@@ -71,7 +83,7 @@ def _arrow(top: int) -> str:
 def drawing() -> str:
     """Return the picture as the text of an SVG file."""
     out = [
-        f'<rect class="package" x="{MARGIN}" y="{MARGIN}" width="{WIDTH - 2 * MARGIN}" height="{HEAD}" rx="10"/>',
+        _frame(MARGIN, HEAD),
         f'<text class="title" x="{2 * MARGIN}" y="{MARGIN + 26}">{ABOVE}</text>',
         f'<text class="what" x="{9 * MARGIN}" y="{MARGIN + 26}">one script per table or figure</text>',
     ]
@@ -82,9 +94,9 @@ def drawing() -> str:
         out += drawn
     height = bottom + MARGIN
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img">\n<title>{ABOVE} imports ppd_agents, which imports ppd_env; a folder imports only from rows '
-        f"below its own.</title>\n<style>{STYLE}</style>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" role="img">\n<title>{ABOVE} imports ppd_agents, which imports ppd_env; '
+        f"a folder imports only from rows below its own.</title>\n<style>{STYLE}</style>\n"
         f'<rect width="{WIDTH}" height="{height}" rx="12" fill="#ffffff"/>\n'
     )
     return head + "\n".join(out) + "\n</svg>\n"

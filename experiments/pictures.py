@@ -1,7 +1,7 @@
 """Draw the pictures of README and documentation from seeds: ``python -m experiments.pictures``.
 
-Scenes are chosen by rule, not by eye: of the procedural ones the scene whose recovery lies closest to the mean of
-all, of the photographs the one with the largest recovery. Both stand in the captions.
+Scenes are chosen by rule, not by eye: of the procedural ones the scene whose recovery lies closest to the
+mean of all, of the photographs the one with the largest recovery.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from ppd_agents.dqn.agent import GreedyAgent
 from ppd_agents.evaluation.rollouts import generators, play
 from ppd_agents.shipped import open_agent
-from ppd_env.game.actions import INACTIVE, POSITIVE
+from ppd_env.game.actions import POSITIVE
 from ppd_env.graph import feature_distance, knn_edges, physical_distance
+from ppd_env.prompting.coverage import patch_coverage
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.prompting.matching import matching_prompts
-from ppd_env.prompting.coverage import patch_coverage
 from ppd_env.prompting.noise import noise_prompts
 from ppd_env.rendering import HIGHLIGHT, INK, MASK, PAPER, SMOOTH, Frame, draw
 from ppd_env.scenes.bank import open_bank
@@ -47,7 +47,7 @@ class Episodes:
 
     Args:
         simulator: The S scenes and their segmenter.
-        statuses: After 0 actions, after those of ``STEPS`` of the attacker, then of the defender: (S, N) each.
+        statuses: (S, N) int8 each: at the start, after ``STEPS`` of the attacker, then of the defender.
         dice: (7, S) Dice after each of them.
     """
 
@@ -85,7 +85,9 @@ def play_set(uri: str) -> Episodes:
     return Episodes(simulator, statuses, dice)
 
 
-def panel(simulator: Simulator, row: int, status: Tensor, title: str, before: Tensor | None = None) -> np.ndarray:
+def panel(
+    simulator: Simulator, row: int, status: Tensor, title: str, before: Tensor | None = None
+) -> np.ndarray:
     """Draw one state of a scene's prompts with its mask.
 
     Args:

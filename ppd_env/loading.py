@@ -55,8 +55,8 @@ class Registry(Generic[T]):
             The same object for the same URI and device.
 
         Raises:
-            ConfigError: The scheme is unknown, its arguments are wrong, nothing can be imported by that name, or
-                there is no such device.
+            ConfigError: The scheme is unknown, its arguments are wrong, nothing can be imported by that name,
+                or there is no such device.
         """
         device = as_device(device)
         if (uri, device) not in self._loaded:

@@ -18,7 +18,9 @@ def names(requirements):
 
 def test_everything_make_installs_has_a_tested_version():
     extras = PROJECT["optional-dependencies"]
-    wanted = names(PROJECT["dependencies"]).union(*(names(extras[extra]) for extra in ("agents", "dev", "docs")))
+    wanted = names(PROJECT["dependencies"]).union(
+        *(names(extras[extra]) for extra in ("agents", "dev", "docs"))
+    )
     assert wanted - set(CONSTRAINTS) == set()
 
 

@@ -117,7 +117,9 @@ def test_the_commands_for_people_who_segment_do_what_is_said(tmp_path, monkeypat
         Path("mine", folder).mkdir(parents=True)
         picture = data.coffee() if folder == "images" else (data.coffee()[..., 0] > 128) * 255
         cv2.imwrite(f"mine/{folder}/{name}", picture)
-    wanted = [words for page, words in commands("ppd") if page == "README.md" and words[0] in ("refine", "data")]
+    wanted = [
+        words for page, words in commands("ppd") if page == "README.md" and words[0] in ("refine", "data")
+    ]
     assert [words[0] for words in wanted] == ["refine", "data"]
     for words in wanted:
         with pytest.raises(SystemExit) as left:

@@ -36,9 +36,7 @@ def expand(entries: list[Any], pages: list[str], taken: set[str]) -> list[Any]:
             taken.update(fitting)
             out += fitting
         elif isinstance(entry, dict) and isinstance(next(iter(entry.values())), list):
-            out += [
-                {title: inside} for title, old in entry.items() if (inside := expand(old, pages, taken))
-            ]
+            out += [{title: inside} for title, old in entry.items() if (inside := expand(old, pages, taken))]
         else:
             out.append(entry)
     return out

@@ -1,4 +1,7 @@
-"""An opponent of one's own: it contradicts, with a negative prompt on the patch most like the positive ones."""
+"""An opponent of one's own: it contradicts.
+
+It puts a negative prompt on the patch that is most like those with positive ones.
+"""
 
 from __future__ import annotations
 
