@@ -68,7 +68,7 @@ def _reach(cost: Tensor, cells: Tensor) -> Tensor:
     if not len(cells):
         return torch.full_like(cost, REACH)
     paths = MCP_Geometric(cost.cpu().numpy().astype(np.float64))
-    found, _ = paths.find_costs(cells.flip(1).tolist(), max_cumulative_cost=REACH)
+    found, _ = paths.find_costs(cells.flip(1).tolist())
     return torch.from_numpy(np.minimum(found, REACH)).to(cost)
 
 
