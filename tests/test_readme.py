@@ -141,7 +141,7 @@ def test_what_is_cited_is_cited_alike():
     assert f'title: "{title}"' in citation
     assert f"https://arxiv.org/abs/{number}" in citation
     for name in re.findall(r"([A-Z]\w+), ([A-Z]\w+)", re.findall(r"author  = \{(.*)\}", TEXT)[0]):
-        assert "family-names: {}, given-names: {}".format(*name) in citation
+        assert "{{family-names: {}, given-names: {}}}".format(*name) in citation
 
 
 def test_the_tables_are_those_of_the_recorded_results():
