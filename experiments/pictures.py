@@ -122,7 +122,7 @@ def beside(pictures: list[np.ndarray], height: int) -> np.ndarray:
         cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
         for p in pictures
     ]
-    gap = np.full((height, GAP, 3), 255, np.uint8)
+    gap: np.ndarray = np.full((height, GAP, 3), 255, np.uint8)
     parts = [part for picture in scaled for part in (gap, picture)]
     return np.concatenate(parts[1:], axis=1)
 
@@ -134,7 +134,7 @@ def below(strips: list[np.ndarray]) -> np.ndarray:
         cv2.resize(s, (width, round(s.shape[0] * width / s.shape[1])), interpolation=cv2.INTER_AREA)
         for s in strips
     ]
-    gap = np.full((GAP, width, 3), 255, np.uint8)
+    gap: np.ndarray = np.full((GAP, width, 3), 255, np.uint8)
     return np.concatenate([part for strip in scaled for part in (gap, strip)][1:])
 
 
