@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NEEDS_HEADLESS = $(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev headless run lint test test-slow clean distclean
+.PHONY: help install dev headless run lint test test-slow docs clean distclean
 
 help: ## Show what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: lint ## Check style and types, run the test suite.
 
 test-slow: dev ## Run the tests that take more than a minute each.
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation into build/site; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 # opencv-python links libGL and libglib; where the system lacks them, the same version without windows serves.
 headless:
@@ -61,5 +65,10 @@ $(VENV)/.agents: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.agents
 	$(PIP) --editable '.[agents,dev]' --constraint constraints.txt
+	@$(NEEDS_HEADLESS)
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.agents
+	$(PIP) --editable '.[agents,docs]' --constraint constraints.txt
 	@$(NEEDS_HEADLESS)
 	@touch $@

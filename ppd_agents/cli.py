@@ -18,6 +18,7 @@ from ppd_agents.robustness_command import Robustness, asked, run_robustness
 from ppd_agents.table_command import TableOptions, run_table
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
+from ppd_env.uris import parse_uri
 
 if TYPE_CHECKING:
     from ppd_agents.dqn.agent import Agent
@@ -114,7 +115,7 @@ class Evaluate(TableOptions):
     of the transfer section; mini+segmenter and fake+fake where none is named."""
     robustness: Robustness = field(default_factory=Robustness)
     runs: Path = Path("runs")
-    """Folder of all runs: finished stages go to RUNS/controls, RUNS/tables, RUNS/curves-... or RUNS/transfer."""
+    """Folder of all runs: stages go to RUNS/controls, RUNS/tables, RUNS/curves-... or RUNS/transfer."""
     segmenter: str = "mini"
     """URI of the segmenter."""
     features: str | None = None
@@ -347,7 +348,7 @@ def _data(options: Data) -> int:
     if options.action == "references":
         chosen = list_references(options.uri, options.count, options.seed)
         text, result, whole = chosen.text(), chosen.to_json(), True
-    elif "://" in options.uri:
+    elif "://" in options.uri or parse_uri(options.uri).names_callable:
         found = check_scenes(options.uri, progress=True)
         text, result, whole = found.text(), found.to_json(), found.whole
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -34,30 +34,41 @@ class Registry(Generic[T]):
     Args:
         what: What is loaded, as error messages call it.
         loaders: Scheme -> loader; read at every call, so that users may add to it.
+        contract: The protocol of what is loaded; what ``module:callable`` makes is held to it.
     """
 
-    def __init__(self, what: str, loaders: Mapping[str, Callable[[Uri, torch.device], T]]) -> None:
-        self._what, self._loaders = what, loaders
+    def __init__(
+        self, what: str, loaders: Mapping[str, Callable[[Uri, torch.device], T]], contract: Any
+    ) -> None:
+        self._what, self._loaders, self._contract = what, loaders, contract
         self._loaded: dict[tuple[str, torch.device], T] = {}
 
     def load(self, uri: str, device: torch.device | str) -> T:
         """Return what a URI names.
 
         Args:
-            uri: Its scheme chooses the loader.
+            uri: Its scheme chooses the loader; ``module:callable`` imports one, which gets the same two
+                arguments.
             device: A torch device.
 
         Returns:
             The same object for the same URI and device.
 
         Raises:
-            ConfigError: The scheme is unknown, its arguments are wrong, or there is no such device.
+            ConfigError: The scheme is unknown, its arguments are wrong, nothing can be imported by that name,
+                or there is no such device.
         """
         device = as_device(device)
         if (uri, device) not in self._loaded:
             parsed = parse_uri(uri)
-            if parsed.scheme not in self._loaders:
-                known = ", ".join(sorted(self._loaders))
-                raise ConfigError(f"Unknown {self._what} {uri!r}; known ones: {known}.")
-            self._loaded[uri, device] = self._loaders[parsed.scheme](parsed, device)
+            self._loaded[uri, device] = self._load(parsed, device)
         return self._loaded[uri, device]
+
+    def _load(self, uri: Uri, device: torch.device) -> T:
+        if uri.scheme in self._loaders:
+            return self._loaders[uri.scheme](uri, device)
+        if uri.names_callable:
+            made: T = uri.make_imported(self._what, self._loaders, self._contract, uri, device)
+            return made
+        known = ", ".join(sorted(self._loaders))
+        raise ConfigError(f"Unknown {self._what} {uri.text!r}; known ones: {known}, module:callable.")

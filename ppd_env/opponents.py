@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -182,10 +181,7 @@ def _load(uri: Uri) -> Opponent:
 
 def _import(uri: Uri) -> Opponent:
     """Import ``module:callable`` and call it with the query."""
-    try:
-        factory = getattr(importlib.import_module(uri.scheme), uri.path)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"Opponent {uri.text!r} cannot be imported: {error}.") from error
+    factory = uri.import_callable("opponent", ("oracle", "random"))
     try:
         opponent = factory(**uri.query)
     except TypeError as error:  # of unknown keys

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl
 
 from ppd_env.errors import ConfigError
@@ -51,6 +53,57 @@ class Uri:
             return int(value)
         except ValueError:
             raise ConfigError(f"{self.text!r}: {key} must be an integer, got {value!r}.") from None
+
+    @property
+    def names_callable(self) -> bool:
+        """Whether the URI reads ``module:callable``, with or without a query."""
+        parts = [*self.scheme.split("."), self.path]
+        return "://" not in self.text.partition("?")[0] and all(part.isidentifier() for part in parts)
+
+    def import_callable(self, what: str, known: Iterable[str]) -> Callable[..., Any]:
+        """Import what ``module:callable`` names.
+
+        Args:
+            what: What it makes, as error messages call it.
+            known: What could have been meant instead.
+
+        Returns:
+            The callable.
+
+        Raises:
+            ConfigError: There is no such module, or nothing of that name in it.
+        """
+        try:
+            found: Callable[..., Any] = getattr(importlib.import_module(self.scheme), self.path)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{what.capitalize()} {self.text!r} cannot be imported: {error}. Known without an import: "
+                f"{', '.join(sorted(known))}."
+            ) from error
+        return found
+
+    def make_imported(self, what: str, known: Iterable[str], contract: Any, *arguments: Any) -> Any:
+        """Call what ``module:callable`` names.
+
+        Args:
+            what: What it makes, as error messages call it.
+            known: What could have been meant instead.
+            contract: The protocol that what is made must fulfil.
+            arguments: Handed to the callable.
+
+        Returns:
+            What the callable made.
+
+        Raises:
+            ConfigError: It cannot be imported, or what it makes is something else.
+        """
+        made = self.import_callable(what, known)(*arguments)
+        if not isinstance(made, contract):
+            raise ConfigError(
+                f"{what.capitalize()} {self.text!r}: {type(made).__name__} does not have all that "
+                f"{contract.__module__}.{contract.__name__} asks for."
+            )
+        return made
 
 
 def parse_uri(text: str) -> Uri:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.architecture_drawing import PACKAGES, drawing
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+DRAWING = (ROOT / "docs" / "pictures" / "architecture.svg").read_text(encoding="utf-8")
 MODULES = [path for name in ("ppd_env", "ppd_agents") for path in sorted((ROOT / name).rglob("*.py"))]
 NAMED_AS_A_WHOLE = ("ppd_env/segmenters/mini/", "ppd_env/scenes/shapes/")
 """Folders of which the page names no files."""
@@ -50,3 +53,26 @@ def test_imports_follow_the_arrows(where, pattern):
     assert inside
     wrong = [(path.name, name) for path in inside for name in imported(path) if re.match(pattern, name)]
     assert wrong == []
+
+
+def folders(package):
+    """The folders right below a package that hold modules."""
+    return {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+
+
+def test_the_drawing_names_the_packages_folders_and_no_others():
+    drawn = set(re.findall(r'class="folder"[^>]*>([^<]+)/</text>', DRAWING))
+    assert drawn == {f"{package}/{name}" for package in PACKAGES for name in folders(package)}
+    assert drawing() == DRAWING, "run python -m experiments.architecture_drawing"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_follow_the_drawing_downwards(package):
+    row_of = {name: row for row, names in enumerate(PACKAGES[package]) for name in names}
+    for path in (ROOT / package).rglob("*/*.py"):
+        own = path.relative_to(ROOT / package).parts[0]
+        for name in imported(path):
+            _, _, rest = name.partition(f"{package}.")
+            other = rest.partition(".")[0]
+            if name.startswith(f"{package}.") and other in row_of and other != own:
+                assert row_of[other] > row_of[own], f"{path} imports {name}"

@@ -18,7 +18,9 @@ def names(requirements):
 
 def test_everything_make_installs_has_a_tested_version():
     extras = PROJECT["optional-dependencies"]
-    wanted = names(PROJECT["dependencies"]) | names(extras["agents"]) | names(extras["dev"])
+    wanted = names(PROJECT["dependencies"]).union(
+        *(names(extras[extra]) for extra in ("agents", "dev", "docs"))
+    )
     assert wanted - set(CONSTRAINTS) == set()
 
 
@@ -55,6 +57,7 @@ def test_ci_runs_the_tests():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
     assert "make test" in script.read_text()
+    assert "make docs" in script.read_text()
 
 
 def test_data_files_travel_with_the_packages():

@@ -64,23 +64,30 @@ class PointPromptEnv(gymnasium.Env):
 
     ## Observation Space
 
-    A flat `Dict` of `Box` arrays.
+    A flat `Dict` of `Box` arrays, by default:
 
-    | key | shape | dtype | meaning |
-    |---|---|---|---|
-    | `status` | (N,) | int8 | 0 inactive, 1 positive, 2 negative |
-    | `steps_left` | (1,) | float32 | share of the step budget left |
-    | `action_mask` | (2N + 1,) | int8 | 1 where an action is legal |
-    | `features` | (N, d) | float32 | patch features; two random patches lie about 1 apart |
-    | `positions` | (N, 2) | float32 | patch centres (x, y) in the unit square |
-    | `edge_index` | (2, 16N) | int32 | each node's 8 nearest in feature space, then in the image; row 1 the node |
-    | `edge_attr` | (16N, 2) | float32 | feature distance and physical distance of each edge |
+    | key | shape | dtype | range | meaning |
+    |---|---|---|---|---|
+    | `status` | (N,) | int8 | [0, 2] | 0 inactive, 1 positive, 2 negative |
+    | `steps_left` | (1,) | float32 | [0, 1] | share of the step budget left |
+    | `action_mask` | (2N + 1,) | int8 | [0, 1] | 1 where an action is legal |
+    | `features` | (N, d) | float32 | [-inf, inf] | patch features; two random patches lie about 1 apart |
+    | `positions` | (N, 2) | float32 | [0, 1] | patch centres (x, y) in the unit square |
+    | `edge_index` | (2, 16N) | int32 | [0, N - 1] | each node's 8 nearest in feature space, then in the image; row 1 the node |
+    | `edge_attr` | (16N, 2) | float32 | [0, inf] | feature distance and physical distance of each edge |
 
-    `edges="dense"` gives `feature_distance` and `physical_distance` (N, N) float32 in place of the edges,
-    and `edges="none"` neither. `observation="compact"` replaces all that never changes in a scene by `scene`
-    (1,) int64, a row of the scene bank. `feedback=True` adds what the segmenter itself says now, without
-    ground truth: `feedback` (N,) float32, the share of each patch in the mask, and `predicted_iou` (1,)
-    float32.
+    And on request:
+
+    | key | shape | dtype | range | with | meaning |
+    |---|---|---|---|---|---|
+    | `feature_distance` | (N, N) | float32 | [0, inf] | `edges="dense"` | of all pairs of nodes; takes the place of the edges |
+    | `physical_distance` | (N, N) | float32 | [0, inf] | `edges="dense"` | the same in the unit square |
+    | `feedback` | (N,) | float32 | [0, 1] | `feedback=True` | share of each patch in the segmenter's mask now |
+    | `predicted_iou` | (1,) | float32 | [-inf, inf] | `feedback=True` | the segmenter's own estimate now |
+    | `scene` | (1,) | int64 | [0, S - 1] | `observation="compact"` | row of the bank of S scenes, in place of all that never changes in a scene |
+
+    `edges="none"` leaves the edges out. What `feedback=True` adds comes from the segmenter alone, without
+    ground truth. d is the length of a feature: 132 with `mini`.
 
     ## Rewards
 

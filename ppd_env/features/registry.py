@@ -49,17 +49,18 @@ LOADERS: dict[str, Callable[[Uri, torch.device], FeatureExtractor]] = {
     "mini": _mini,
     "segmenter": _segmenter,
 }
-"""Scheme -> loader; add to it to offer features of your own."""
+"""Scheme -> loader; add to it to give features of your own a scheme."""
 
-_registry = Registry("features", LOADERS)
+_registry = Registry("features", LOADERS, FeatureExtractor)
 
 
 def load_features(uri: str, device: torch.device | str = "cpu") -> FeatureExtractor:
     """Return the feature extractor a URI names, loaded once per process and device.
 
     Args:
-        uri: ``"mini"``, ``"dinov2:MODEL"``, ``"dinov3:MODEL"`` (MODEL on the hub or a folder), ``"fake"`` or
-            ``"segmenter:SEGMENTER"``.
+        uri: ``"mini"``, ``"dinov2:MODEL"``, ``"dinov3:MODEL"`` (MODEL on the hub or a folder), ``"fake"``,
+            ``"segmenter:SEGMENTER"``, or ``"module:callable?key=value"``: the callable is imported and called
+            with the parsed URI and the device, as the loaders are.
         device: A torch device.
 
     Returns:

@@ -74,7 +74,7 @@ OPENERS: dict[str, Callable[[Uri], SceneSource]] = {
     "kvasir": _kvasir,
     "coco": _coco,
 }
-"""Scheme -> opener; add to it to offer scenes of your own."""
+"""Scheme -> opener; add to it to give scenes of your own a scheme."""
 
 _opened: dict[str, SceneSource] = {}
 
@@ -84,7 +84,9 @@ def open_source(uri: str) -> SceneSource:
 
     Args:
         uri: For example ``"shapes://train?count=1000&seed=0"``, ``"photos://test"``,
-            ``"folder:///data/mine?images=images&masks=masks"`` or ``"voc:///data?year=2012&split=val"``.
+            ``"folder:///data/mine?images=images&masks=masks"`` or ``"voc:///data?year=2012&split=val"``; or
+            ``"module:callable?key=value"``: the callable is imported and called with the parsed URI, as the
+            openers are.
 
     Returns:
         The source.
@@ -95,8 +97,15 @@ def open_source(uri: str) -> SceneSource:
     """
     if uri not in _opened:
         parsed = parse_uri(uri)
-        if parsed.scheme not in OPENERS:
-            known = ", ".join(f"{scheme}://" for scheme in sorted(OPENERS))
-            raise ConfigError(f"Unknown scenes {uri!r}; known schemes: {known}.")
-        _opened[uri] = OPENERS[parsed.scheme](parsed)
+        _opened[uri] = _open(parsed)
     return _opened[uri]
+
+
+def _open(uri: Uri) -> SceneSource:
+    known = [f"{scheme}://" for scheme in sorted(OPENERS)]
+    if uri.scheme in OPENERS:
+        return OPENERS[uri.scheme](uri)
+    if uri.names_callable:
+        made: SceneSource = uri.make_imported("source of scenes", known, SceneSource, uri)
+        return made
+    raise ConfigError(f"Unknown scenes {uri.text!r}; known schemes: {', '.join(known)}, module:callable.")

@@ -45,9 +45,9 @@ LOADERS: dict[str, Callable[[Uri, torch.device], Segmenter]] = {
     "sam2": _transformers,
     "samhq": _transformers,
 }
-"""Scheme -> loader; add to it to offer a segmenter of your own."""
+"""Scheme -> loader; add to it to give a segmenter of your own a scheme."""
 
-_registry = Registry("segmenter", LOADERS)
+_registry = Registry("segmenter", LOADERS, Segmenter)
 
 
 def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
@@ -56,7 +56,9 @@ def load_segmenter(uri: str, device: torch.device | str = "cpu") -> Segmenter:
     Args:
         uri: ``"mini"``, ``"mini:PATH"`` (a file of weights), ``"sam:MODEL"``, ``"samhq:MODEL"``,
             ``"sam2:MODEL"``, ``"edgetam:MODEL"`` (MODEL on the Hugging Face hub or a folder),
-            ``"checkpoint:vit_h:PATH"`` (a file of the segment-anything package) or ``"fake"``.
+            ``"checkpoint:vit_h:PATH"`` (a file of the segment-anything package), ``"fake"``, or
+            ``"module:callable?key=value"``: the callable is imported and called with the parsed URI and the
+            device, as the loaders are.
         device: A torch device.
 
     Returns:
