@@ -131,3 +131,8 @@ def text(checks: list[Check]) -> str:
     bad = sum(not check.ok for check in checks)
     lines.append("Everything works." if not bad else f"{bad} of {len(checks)} checks failed.")
     return "\n".join(lines)
+
+
+def as_json(checks: list[Check]) -> dict[str, dict[str, object]]:
+    """Return the checks as the JSON file has them, by name."""
+    return {check.name: {"ok": check.ok, "detail": check.detail} for check in checks}

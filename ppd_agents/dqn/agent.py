@@ -83,6 +83,13 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
     path = Path(path)
     if path.exists() and not is_agent(path):
         raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
+    with folder_in_one_rename(path) as aside:
+        write_agent(agent, aside)
+    return path
+
+
+def write_agent(agent: Agent, folder: Path) -> None:
+    """Write an agent's two files into a folder that is there; ``save_agent`` keeps halves from being seen."""
     facts = {
         "format": FORMAT,
         "network": agent.network.config.to_json(),
@@ -94,10 +101,8 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         "notes": dict(agent.notes),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
-    with folder_in_one_rename(path) as aside:
-        (aside / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
-        save_file(weights, aside / _TENSORS)
-    return path
+    (folder / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
+    save_file(weights, folder / _TENSORS)
 
 
 def is_agent(path: Path) -> bool:
