@@ -72,7 +72,9 @@ class Train:
     device: str = "cpu"
     """A torch device, such as cuda."""
     wandb: Literal["off", "offline", "online"] = "off"
-    """Log to Weights & Biases."""
+    """Log to Weights & Biases: offline needs no account, and only online sends anything."""
+    settings: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
+    """Fields of TrainConfig to change, such as learning_rate=0.001 steps=[2,12]; a sweep writes them."""
     skip_damaged: bool = False
     """Go on from the newest checkpoint that can be used; newer ones are set aside, not deleted."""
 
@@ -183,11 +185,15 @@ def _checked_device(name: str) -> str:
 
 
 def _training(options: Run | Train) -> TrainConfig:
+    from ppd_agents.tracking import parse_changes
     from ppd_agents.training.presets import preset
 
-    chosen = {} if options.scenes is None else {"scenes": options.scenes}
+    chosen = parse_changes(options.settings) if isinstance(options, Train) else {}
+    if options.scenes is not None:
+        chosen["scenes"] = options.scenes
     device = _checked_device(options.device)
-    return preset(options.preset, seed=options.seed, wandb=options.wandb, device=device, **chosen)
+    named = {"seed": options.seed, "wandb": options.wandb, "device": device}
+    return preset(options.preset, **named | chosen)
 
 
 def _run(options: Run) -> int:
@@ -209,13 +215,17 @@ def _run(options: Run) -> int:
 
 def _train(options: Train) -> int:
     from ppd_agents.locking import sole_user
+    from ppd_agents.tracking import sweep_name, tracking
     from ppd_agents.training.adversarial import train_adversarial
 
-    run = options.runs / _checked_name(options.name)
+    run = options.runs / (sweep_name() or _checked_name(options.name))
     folder = run / "training"
     train = _training(options)
-    with sole_user(run):
-        train_adversarial(train, folder, resume=True, skip_damaged=options.skip_damaged)
+    with sole_user(run), tracking(train, folder) as tracker:
+        result = train_adversarial(
+            train, folder, resume=True, skip_damaged=options.skip_damaged, on_round=tracker.on_round
+        )
+        tracker.trained(result)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")
     return 0
 

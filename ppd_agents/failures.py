@@ -95,8 +95,8 @@ def in_a_sentence(error: Exception) -> tuple[str, int]:
         return _package(error.name), MISUSED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
-            "There is not enough memory. Close other programs, take smaller images, batches or a smaller model, or "
-            "another --device.",
+            "There is not enough memory. Close other programs, take smaller images, smaller batches or a "
+            "smaller model, or another --device.",
             UNFINISHED,
         )
     refused = _refused(error)
@@ -104,8 +104,8 @@ def in_a_sentence(error: Exception) -> tuple[str, int]:
         return _file_sentence(refused), MISUSED
     reason = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
     return (
-        f"Something went wrong that should not: {type(error).__name__}: {reason}. This is a fault of the program; "
-        "run the command again with --debug to see where, and report what it prints.",
+        f"Something went wrong that should not: {type(error).__name__}: {reason}. This is a fault of the "
+        "program; run the command again with --debug to see where, and report what it prints.",
         UNFINISHED,
     )
 

@@ -1,4 +1,4 @@
-"""Agents to and from the Hugging Face Hub: a folder with a model card, uploaded and downloaded by the hub's library."""
+"""Agents to the Hugging Face Hub: a folder with a model card, uploaded by the hub's own library."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def export_agents(
     Args:
         name_or_path: A name that ships, the folder of a training or of one agent, or ``hf://OWNER/NAME``.
         folder: The folder to be: ``attacker`` and ``defender`` or one agent's two files, and the card.
-        result: A result file whose scores the card shows; None: ``metrics.json`` of the agents' own run, where it
-            lies beside the training.
+        result: A result file whose scores the card shows; None: ``metrics.json`` of the agents' own run,
+            where it lies beside the training.
         licence: Of the weights, by the hub's short name.
         title: Heading of the card; None: what is exported.
         repository: ``OWNER/NAME`` the folder is meant for, named in the card.
@@ -48,8 +48,8 @@ def export_agents(
         The folder.
 
     Raises:
-        PPDError: There is no such agent, the folder holds something else, the result belongs to other agents, or
-            huggingface_hub is missing.
+        PPDError: There is no such agent, the folder holds something else, the result belongs to other
+            agents, or huggingface_hub is missing.
     """
     if repository is not None:
         _checked(repository)
@@ -142,7 +142,7 @@ def _place(folder: Path, repository: str | None) -> str:
 def _scores(
     name_or_path: str | Path, agents: Mapping[Role, Agent], result: Path | None
 ) -> Mapping[str, Any] | None:
-    """Return the result file that belongs to these agents, or None where none is named and none lies there."""
+    """Return the result file that belongs to these agents; None where none is named and none lies there."""
     from ppd_agents.pipeline import agents_fingerprint
 
     path = result
@@ -156,7 +156,9 @@ def _scores(
     if len(pair) == len(ROLES) and measured != agents_fingerprint(*pair):
         if result is None:
             return None
-        raise PPDError(f"{path} holds the scores of other agents than those of {name_or_path}: name theirs.")
+        raise PPDError(
+            f"{path} holds the scores of other agents than those of {name_or_path}: name theirs by --result."
+        )
     return content
 
 
@@ -172,6 +174,7 @@ def read_result(path: Path) -> dict[str, Any]:
             raise TypeError("results and config are missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PPDError(
-            f"{path}: no result file ({error}); name the metrics.json of a run, or what ppd evaluate --json wrote."
+            f"{path}: no result file ({error}); name the metrics.json of a run, or what ppd evaluate --json "
+            "wrote."
         ) from None
     return cast(dict[str, Any], content)

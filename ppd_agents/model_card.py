@@ -1,4 +1,4 @@
-"""The model card of exported agents: what made the weights, what they score, their licence, how to load them."""
+"""The model card of exported agents: what made the weights, scores, licence, how to load them."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def _rows(result: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str, Map
 def _about(agents: Mapping[Role, Agent]) -> str:
     words = {
         "attacker": "The **attacker** adds point prompts that spoil the mask of a promptable segmenter.",
-        "defender": "The **defender** removes point prompts that hurt the mask of a promptable segmenter, and stops "
-        "when no removal is expected to help. It sees patch features of the image and the prompts, no mask and no "
-        "ground truth, and needs no retraining for another segmenter.",
+        "defender": "The **defender** removes point prompts that hurt the mask of a promptable segmenter, "
+        "and stops when no removal is expected to help. It sees patch features of the image and the prompts, no "
+        "mask and no ground truth, and needs no retraining for another segmenter.",
     }
     lines = [words[role] for role in agents]
     for role, agent in agents.items():
@@ -138,8 +138,9 @@ def _loading(agents: Mapping[Role, Agent], place: str) -> str:
         lines += [
             "from ppd_agents import Defender",
             "",
-            f"defender = Defender.load("{place}")",
-            "cleaned = defender.refine(image, points, labels)  # (H, W, 3) uint8 RGB, (n, 2) pixels, (n,) of 1 and 0",
+            f'defender = Defender.load("{place}")',
+            "# image (H, W, 3) uint8 RGB, points (n, 2) pixels (x, y), labels (n,) 1 positive, 0 negative",
+            "cleaned = defender.refine(image, points, labels)",
         ]
     if "attacker" in agents:
         lines += [
@@ -154,9 +155,10 @@ def _loading(agents: Mapping[Role, Agent], place: str) -> str:
 
 def _measured(result: Mapping[str, Any] | None) -> str:
     if result is None:
-        return "## Scores\n\nNone were measured. `ppd evaluate --agents FOLDER --json scores.json` measures them."
+        return "## Scores\n\nNone were measured: `ppd evaluate --agents FOLDER --json PATH` measures them."
     config = result["config"]
     return (
-        f"## Scores\n\nMeasured by `ppd {result.get('command')}` with seeds {result.get('seeds')} and the segmenter "
-        f"`{config.get('segmenter')}`, in percent with 95 % intervals.\n\n```text{text_tables(result)}\n```"
+        f"## Scores\n\nMeasured by `ppd {result.get('command')}` with seeds {result.get('seeds')} and the "
+        f"segmenter `{config.get('segmenter')}`, in percent with 95 % intervals.\n\n"
+        f"```text{text_tables(result)}\n```"
     )

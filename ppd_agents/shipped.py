@@ -17,7 +17,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 HUB = "hf://"
-"""How the address of agents on the Hugging Face Hub begins: ``hf://OWNER/NAME``, with ``@REVISION`` if wanted."""
+"""How addresses of agents on the Hugging Face Hub begin: ``hf://OWNER/NAME``, or ``...@REVISION``."""
 
 _ADDRESS = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -32,7 +32,8 @@ def download(address: str) -> Path:
         The folder.
 
     Raises:
-        ConfigError: The address is malformed, huggingface_hub is missing, or the hub cannot be reached or refuses.
+        ConfigError: The address is malformed, huggingface_hub is missing, or the hub cannot be reached or
+            refuses.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:

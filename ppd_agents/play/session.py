@@ -1,4 +1,4 @@
-"""A person at the game: where the cursor is, what a command does, who answers. Windows and terminals show it."""
+"""A person at the game: where the cursor is, what a command does, who answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ KEYS = {
 """Commands by the name of a key, as pygame names keys; terminals name theirs alike."""
 
 HELP: dict[Role, str] = {
-    "attacker": "arrows move  p or space: positive  n: negative  s: stop  l: legal moves  r: new scene  q: quit",
+    "attacker": "arrows move  p or space: positive  n: negative  s: stop  l: legal moves  r: new scene  "
+    "q: quit",
     "defender": "arrows move  space: remove the prompt  s: stop  l: legal moves  r: new scene  q: quit",
 }
 

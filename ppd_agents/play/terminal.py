@@ -1,4 +1,4 @@
-"""The game in a terminal: the image in half blocks of colour, or in plain letters where there is no colour."""
+"""The game in a terminal: the image in half blocks of colour, or letters where there is no colour."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def has_colour() -> bool:
 def plain_lines(session: Session) -> list[str]:
     """Draw the game in letters, one line per row of patches.
 
-    ``+`` and ``-`` are prompts, ``#`` mask where the object is, ``x`` mask where it is not, ``o`` object outside
-    the mask, ``*`` a legal move where asked for; the cursor is in brackets.
+    ``+`` and ``-`` are prompts, ``#`` mask where the object is, ``x`` mask where it is not, ``o`` object
+    outside the mask, ``*`` a legal move where asked for; the cursor is in brackets.
 
     Args:
         session: The game.
