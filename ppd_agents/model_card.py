@@ -86,8 +86,8 @@ def _about(agents: Mapping[Role, Agent]) -> str:
     words = {
         "attacker": "The **attacker** adds point prompts that spoil the mask of a promptable segmenter.",
         "defender": "The **defender** removes point prompts that hurt the mask of a promptable segmenter, "
-        "and stops when no removal is expected to help. It sees patch features of the image and the prompts, no "
-        "mask and no ground truth, and needs no retraining for another segmenter.",
+        "and stops when no removal is expected to help. It sees patch features of the image and the prompts, "
+        "no mask and no ground truth, and needs no retraining for another segmenter.",
     }
     lines = [words[role] for role in agents]
     for role, agent in agents.items():

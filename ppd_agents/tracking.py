@@ -60,7 +60,8 @@ class Tracker:
         if self._run is None:
             return
         numbers = {f"round/{name}": value for name, value in record.items() if isinstance(value, int | float)}
-        self._run.log(numbers | {"round": record["round"]})
+        numbers["round"] = numbers.pop("round/round")
+        self._run.log(numbers)
         now = _stamp(self._folder)
         if now != self._shown:
             self._shown = now

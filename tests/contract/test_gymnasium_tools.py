@@ -1,5 +1,7 @@
 """Gymnasium's own tools for looking at an environment: RecordVideo, PlayableGame and play."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pygame
@@ -35,7 +37,7 @@ def test_record_video_gets_a_picture_of_every_step(env, tmp_path, monkeypatch):
     assert len(frames) == 4
     assert {frame.shape for frame in frames} == {frames[0].shape}
     assert frames[0].dtype == np.uint8
-    assert all((one != other).any() for one, other in zip(frames, frames[1:], strict=False))
+    assert all((one != other).any() for one, other in pairwise(frames))
     film.recorded_frames, film.recording = [], False
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ import cv2
 from tiny_training import tiny
 from wandb_files import artifacts, history, records
 
-from ppd_agents.pipeline import RunConfig, run_all
 from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_agents.pipeline import RunConfig, run_all
 from ppd_agents.tracking import parse_changes, sweep_name, tracking
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_env.errors import ConfigError
@@ -86,7 +87,7 @@ def test_agents_and_scenes_are_artifacts(finished):
     for role in ("attacker", "defender"):
         assert {f"{role}/agent.json", f"{role}/agent.safetensors", f"best/{role}/agent.json"} <= set(kept)
     _, listed = found["dataset"]
-    content = json.loads(open(listed["scenes.json"].local_path).read())
+    content = json.loads(Path(listed["scenes.json"].local_path).read_text())
     assert len(content["scenes"]) == 12
     assert content["uri"] == "shapes://train?count=12&seed=3"
 
@@ -151,8 +152,8 @@ def test_the_sweep_calls_ppd_train_with_fields_it_knows():
 
     from ppd_agents import cli
 
-    path = os.path.join(os.path.dirname(cli.__file__), "..", "sweeps", "mini.yaml")
-    sweep = yaml.safe_load(open(path))
+    path = Path(cli.__file__).parents[1] / "sweeps" / "mini.yaml"
+    sweep = yaml.safe_load(path.read_text())
     middle = {
         name: (given.get("values") or [given.get("min")])[0] for name, given in sweep["parameters"].items()
     }

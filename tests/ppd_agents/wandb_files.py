@@ -31,12 +31,19 @@ def records(path):
 
 
 def history(path):
+    """Every logged line; a picture or table is a dict."""
     for record in records(path):
-        if record.WhichOneof("record_type") == "history":
-            yield {
-                "/".join(item.nested_key) or item.key: json.loads(item.value_json)
-                for item in record.history.item
-            }
+        if record.WhichOneof("record_type") != "history":
+            continue
+        line = {}
+        for item in record.history.item:
+            name, *inner = list(item.nested_key) or [item.key]
+            value = json.loads(item.value_json)
+            if inner:
+                line.setdefault(name, {})[inner[0]] = value
+            else:
+                line[name] = value
+        yield line
 
 
 def artifacts(path):
