@@ -179,12 +179,8 @@ def _hub_models() -> Check:
             found.append(f"{owner}/{name}")
     if found:
         return Check("hub models", True, f"{', '.join(found)} in {folder}")
-    return Check(
-        "hub models",
-        True,
-        f"no SAM or DINO model in {folder}",
-        "for published models: `hf download facebook/sam-vit-base`, then --segmenter sam:facebook/sam-vit-base",
-    )
+    todo = "`hf download facebook/sam-vit-base`, then --segmenter sam:facebook/sam-vit-base"
+    return Check("hub models", True, f"no SAM or DINO model in {folder}", f"for published models: {todo}")
 
 
 def _checkpoint_files() -> Check:
