@@ -93,7 +93,7 @@ def in_a_sentence(error: Exception) -> tuple[str, int]:
         return str(error), MISUSED
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _package(error.name), MISUSED
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _out_of_memory(error):
         return (
             "There is not enough memory. Close other programs, take smaller images, smaller batches or a "
             "smaller model, or another --device.",
@@ -108,6 +108,13 @@ def in_a_sentence(error: Exception) -> tuple[str, int]:
         "program; run the command again with --debug to see where, and report what it prints.",
         UNFINISHED,
     )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out; torch says so in its own words."""
+    words = str(error)
+    told = "can't allocate memory" in words or "out of memory" in words
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def _refused(error: BaseException) -> OSError | None:

@@ -172,7 +172,7 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(content[key], dict) for key in ("results", "config")):
             raise TypeError("results and config are missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PPDError(
             f"{path}: no result file ({error}); name the metrics.json of a run, or what ppd evaluate --json "
             "wrote."

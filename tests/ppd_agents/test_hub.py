@@ -203,3 +203,33 @@ def test_pushing_without_a_login_says_what_to_do(tmp_path, monkeypatch):
         push_to_hub(tmp_path, "me/agents")
     with pytest.raises(PPDError, match="OWNER/NAME"):
         push_to_hub(tmp_path, "agents")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": [1]},
+        {"network": {"role": "defender", "hidden": "wide"}},
+        {"network": {"role": "defender", "hidden": -3}},
+        {"network": {"role": "defender", "bins": 3}},
+        {"network": {"role": "king"}},
+        {"grid": "16"},
+        {"grid": 0},
+        {"features": 7},
+        {"notes": 3},
+        {"reward_scale": 0},
+        {"least_gain": None},
+    ],
+)
+def test_agents_of_strangers_are_checked(trained, change):
+    path = trained / "defender" / "agent.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(PPDError, match=r"agent\.json"):
+        open_agent(trained, "defender")
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)), b"", b"[" * 100_000, b"[1]"])
+def test_what_is_no_agent_file_is_named(trained, content):
+    (trained / "defender" / "agent.json").write_bytes(content)
+    with pytest.raises(PPDError, match=r"agent\.json"):
+        open_agent(trained, "defender")

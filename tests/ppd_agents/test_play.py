@@ -203,7 +203,7 @@ def test_the_screen_fits_a_small_terminal(defender):
     assert "3 of 3 steps left" in "\n".join(lines)
 
 
-def read_until(master, text, seconds=60):
+def read_until(master, text, seconds=180):
     seen, end = "", time.monotonic() + seconds
     while text not in seen and time.monotonic() < end:
         if select.select([master], [], [], 0.2)[0]:
