@@ -19,7 +19,7 @@ from ppd_env.game.actions import Role
 from ppd_env.pretrained import hub_errors
 
 CARD = "README.md"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def export_agents(

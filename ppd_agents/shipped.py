@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 HUB = "hf://"
 """How addresses of agents on the Hugging Face Hub begin: ``hf://OWNER/NAME``, or ``...@REVISION``."""
 
-_ADDRESS = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_ADDRESS = re.compile(r"hf://(?P<name>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
 def download(address: str) -> Path:

@@ -1,6 +1,7 @@
 """The quick-start notebook runs from top to bottom, and is kept without outputs."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_it_runs_in_a_real_kernel(tmp_path):
     import nbformat
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=os.environ | {"PYTHONPATH": str(NOTEBOOK.parents[2])})
     pictures = [
         out
         for cell in notebook.cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -55,9 +56,11 @@ def record(options: Play, folder: Path) -> list[Path]:
 def _films(env: gymnasium.Env, player: Opponent, options: Play, folder: Path) -> list[Path]:
     """Play the games and write them."""
     names = [f"{options.role}-episode-{number}.{options.video}" for number in range(options.episodes)]
+    aside = folder / ".films.tmp"
     if options.video == "mp4":
         _need_moviepy()
-        env = RecordVideo(env, str(folder), episode_trigger=lambda _: True, name_prefix=options.role)
+        shutil.rmtree(aside, ignore_errors=True)
+        env = RecordVideo(env, str(aside), episode_trigger=lambda _: True, name_prefix=options.role)
     rng = np.random.default_rng(options.seed)
     seed: int | None = options.seed
     for name in tqdm(names, desc="recording", unit="game", delay=2):
@@ -66,6 +69,10 @@ def _films(env: gymnasium.Env, player: Opponent, options: Play, folder: Path) ->
         if options.video == "gif":
             _write_gif(folder / name, pictures)
     env.close()  # RecordVideo writes its last file here
+    if options.video == "mp4":
+        for name in names:
+            (aside / name).replace(folder / name)
+        shutil.rmtree(aside)
     return [folder / name for name in names]
 
 
