@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import ppd_env  # noqa: F401 (registers PPD-v0)
+from ppd_agents.shipped import HUB
 from ppd_env.envs.gymnasium_env import PointPromptEnv
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, Role, encode, stop_action
 from ppd_env.opponents import Opponent, load_opponent, play_phase
@@ -50,7 +51,8 @@ def opponent_uri(name: str, role: Role) -> str:
         name: ``random``, ``oracle``, any other opponent's URI, or the name or folder of trained agents.
         role: What the opponent plays. An attacker plays all its steps, a defender stops when nothing helps.
     """
-    if name.partition("?")[0] in ("random", "oracle") or (":" in name and "/" not in name.partition(":")[0]):
+    named = name.partition("?")[0] in ("random", "oracle")
+    if named or (":" in name and "/" not in name.partition(":")[0] and not name.startswith(HUB)):
         return name
     stop = "false" if role == "attacker" else "true"
     return f"ppd_agents.defender:load_opponent?path={quote(name)}&role={role}&stop={stop}"
@@ -126,7 +128,7 @@ class Session:
     @property
     def status(self) -> np.ndarray:
         """The prompts now, (N,) int8."""
-        found: np.ndarray = self.games.status[0].cpu().numpy()
+        found: np.ndarray = self.games.status[0].cpu().numpy().copy()  # the games go on
         return found
 
     @property

@@ -1,5 +1,7 @@
 """Gymnasium's own tools for looking at an environment: RecordVideo, PlayableGame and play."""
 
+import sys
+import types
 from itertools import pairwise
 
 import gymnasium as gym
@@ -21,10 +23,7 @@ def env(tiny_kwargs):
 
 def test_record_video_gets_a_picture_of_every_step(env, tmp_path, monkeypatch):
     """The writing itself needs moviepy, see test_play.py; what it is handed does not."""
-    monkeypatch.setattr(
-        "gymnasium.wrappers.rendering.importlib.util.find_spec", lambda _: True, raising=False
-    )
-    monkeypatch.setitem(__import__("sys").modules, "moviepy", __import__("types").ModuleType("moviepy"))
+    monkeypatch.setitem(sys.modules, "moviepy", types.ModuleType("moviepy"))
     film = RecordVideo(env, str(tmp_path), episode_trigger=lambda _: True)
     assert film.frames_per_sec == env.metadata["render_fps"] == 4
     film.reset(seed=0)

@@ -66,7 +66,7 @@ def test_curves_galleries_and_tables_are_in_the_file(finished):
     picture = cv2.imread(str(file.parent / "files" / best["filenames"][0]))
     assert picture.shape[1] == 3 * 400
     assert "Attacked" in best["captions"][0]
-    assert [one for one in logged if any(name.startswith("evaluation/Shapes") for name in one)]
+    assert [one for one in logged if any(name.startswith("evaluation/Procedural") for name in one)]
 
 
 def test_tables_hold_the_numbers_of_the_result(finished):
