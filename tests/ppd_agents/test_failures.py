@@ -164,6 +164,14 @@ def test_a_folder_without_permission(tmp_path):
         refuse_unwritable(tmp_path / "x.json")
 
 
+def test_without_the_extra_the_command_says_what_to_install():
+    code = "import sys; sys.modules['tyro'] = None; from ppd_agents.__main__ import main; main()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "pip install 'point-prompt-defender[agents]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--version"])

@@ -16,6 +16,7 @@ from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import RunConfig, run_all
 from ppd_agents.tracking import parse_changes, sweep_name, tracking
 from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.callbacks import open_wandb
 from ppd_env.errors import ConfigError
 
 
@@ -162,3 +163,50 @@ def test_the_sweep_calls_ppd_train_with_fields_it_knows():
     assert options.wandb == "online"
     assert parse_changes(options.settings) == middle
     assert sweep["metric"]["name"] == "round/defender/dice_after"
+
+
+def test_the_service_is_asked_for_the_same_run_and_its_refusal_is_a_sentence(tmp_path, monkeypatch):
+    import wandb
+
+    asked = []
+
+    def refuse(**options):
+        asked.append((options["mode"], options["id"], options["resume"], options["name"]))
+        raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    folder = tmp_path / "mine" / "training"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^W&B cannot be used: No API key.*--wandb offline"):
+            open_wandb("online", folder, {})
+    kept = (folder / "wandb-id.txt").read_text().strip()
+    assert asked == [("online", kept, "allow", "mine")] * 2
+    monkeypatch.setenv("WANDB_RUN_ID", "of-a-sweep")
+    with pytest.raises(ConfigError):
+        open_wandb("online", folder, {})
+    assert asked[-1][1] == "of-a-sweep"
+
+
+def test_a_run_ends_when_the_last_part_has_finished(tmp_path, monkeypatch):
+    import wandb
+
+    ended = []
+
+    class Run:
+        def define_metric(self, *_, **__):
+            pass
+
+        def finish(self):
+            ended.append(True)
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    outer = open_wandb("offline", tmp_path, {})
+    inner = open_wandb("offline", tmp_path, {})
+    assert inner is outer
+    inner.finish()
+    assert not ended
+    outer.finish()
+    assert ended == [True]
+    another = open_wandb("offline", tmp_path, {})
+    assert another is not outer
+    another.finish()
