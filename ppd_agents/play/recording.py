@@ -16,6 +16,7 @@ from ppd_agents.play.session import make_env, opponent_uri
 from ppd_env.envs.gymnasium_env import RENDER_FPS, PointPromptEnv
 from ppd_env.errors import PPDError
 from ppd_env.opponents import Opponent, load_opponent
+from ppd_env.rendering import HIGHLIGHT, INK, MASK, PAPER, SIGN_COLOURS, TRUTH
 
 if TYPE_CHECKING:
     from ppd_agents.play_command import Play
@@ -94,12 +95,22 @@ def _game(
 
 def _write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     """Write pictures of one size, aside first and then renamed."""
-    first, *others = (Image.fromarray(picture).quantize(128) for picture in pictures)
+    first, *others = (_with_palette(Image.fromarray(picture)) for picture in pictures)
     each = round(1000 / RENDER_FPS)
     durations = [each] * len(others) + [round(1000 * _LAST)]
     aside = path.with_name(path.name + ".tmp")
     first.save(aside, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     aside.replace(path)
+
+
+def _with_palette(picture: Image.Image) -> Image.Image:
+    """Reduce a picture to 256 colours, among them those that mean something."""
+    signs = (MASK, TRUTH, INK, PAPER, HIGHLIGHT, *SIGN_COLOURS.values())
+    count = 256 - len(signs)
+    usual = (picture.quantize(count).getpalette() or [])[: 3 * count]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*usual, *(value for colour in signs for value in colour)])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _need_moviepy() -> None:
