@@ -21,7 +21,7 @@ from ppd_agents.play.window import STRIP, Window, compose
 from ppd_agents.play_command import Play
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import POSITIVE
-from ppd_env.rendering import BAR, MASK, SIGN_COLOURS, TRUTH
+from ppd_env.rendering import BAR, SIGN_COLOURS
 
 GRID = 6
 
@@ -271,7 +271,7 @@ def test_recording_writes_every_picture_of_a_game(tmp_path):
             film.seek(number)
             durations.append(film.info["duration"])
             shown = {colour for _, colour in film.convert("RGB").getcolors(1 << 24)}
-            assert {SIGN_COLOURS[POSITIVE], TRUTH, MASK} <= shown
+            assert SIGN_COLOURS[POSITIVE] in shown
     assert durations == [250, 250, 250, 250, 2000]
     assert list(path.parent.iterdir()) == [path]
 
