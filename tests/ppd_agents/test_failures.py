@@ -180,7 +180,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    ("shell", "mark"), [("bash", "complete -F"), ("zsh", "#compdef ppd"), ("fish", "--command ppd")]
+    ("shell", "mark"), [("bash", "complete -F"), ("zsh", "#compdef ppd"), ("fish", "--command 'ppd'")]
 )
 def test_completion_scripts_know_commands_and_options(capsys, shell, mark):
     with pytest.raises(SystemExit) as stopped:
