@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import gymnasium
@@ -11,9 +11,11 @@ import torch
 
 import ppd_env  # noqa: F401 (registers PPD-v0)
 from ppd_agents.shipped import HUB
+from ppd_env.config import EnvConfig
 from ppd_env.envs.gymnasium_env import PointPromptEnv
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, Role, encode, stop_action
 from ppd_env.opponents import Opponent, load_opponent, play_phase
+from ppd_env.scenes.bank import open_bank
 
 if TYPE_CHECKING:
     from ppd_agents.play_command import Play
@@ -68,19 +70,20 @@ def make_env(options: Play, opponent: str) -> gymnasium.Env:
     Raises:
         PPDError: An option is impossible, or something it names cannot be opened.
     """
-    return gymnasium.make(
-        "PPD-v0",
-        disable_env_checker=True,
-        role=options.role,
-        opponent=opponent,
-        scenes=options.scenes,
-        segmenter=options.segmenter,
-        features=options.features,
-        grid=options.grid,
-        attack_steps=options.steps,
-        defence_steps=options.steps,
-        render_mode="rgb_array",
-    )
+    arguments: dict[str, Any] = {
+        "role": options.role,
+        "opponent": opponent,
+        "scenes": options.scenes,
+        "segmenter": options.segmenter,
+        "features": options.features,
+        "grid": options.grid,
+        "attack_steps": options.steps,
+        "defence_steps": options.steps,
+    }
+    config = EnvConfig.from_kwargs(**arguments)
+    # Scenes are opened once per process; the environment finds them open, and here a bar shows the wait.
+    open_bank(config.scenes, config.segmenter, config.features_uri, config.grid, config.device, progress=True)
+    return gymnasium.make("PPD-v0", disable_env_checker=True, render_mode="rgb_array", **arguments)
 
 
 class Session:
