@@ -75,7 +75,7 @@ class Tracker:
         import wandb
 
         run, config = self._run.run, self._config
-        names = list(result.history[0])
+        names: list[Any] = list(result.history[0])
         rows = [[record.get(name) for name in names] for record in result.history]
         run.log({"training/history": wandb.Table(columns=names, data=rows)})
         agents = wandb.Artifact(f"{run.id}-agents", type="model", metadata=config.to_json())

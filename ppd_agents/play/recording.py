@@ -38,8 +38,7 @@ def record(options: Play, folder: Path) -> list[Path]:
     Raises:
         PPDError: An option is impossible, a package is missing, or the folder cannot be written to.
     """
-    attacks = "attacker" if options.role == "defender" else "defender"
-    opponent = opponent_uri(options.opponent, attacks) if options.role == "defender" else "random"
+    opponent = opponent_uri(options.opponent, "attacker") if options.role == "defender" else "random"
     player = load_opponent(opponent_uri(options.player, options.role))
     try:
         folder.mkdir(parents=True, exist_ok=True)

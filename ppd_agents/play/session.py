@@ -146,8 +146,8 @@ class Session:
 
     def legal_nodes(self) -> np.ndarray:
         """Return the nodes that some legal action names, (N,) bool; none when the game is over."""
-        legal = self.legal()[:-1].reshape(2, -1).any(axis=0)
-        return legal & (not self.over)
+        legal: np.ndarray = np.any(self.legal()[:-1].reshape(2, -1), axis=0)
+        return np.zeros_like(legal) if self.over else legal
 
     def begin(self) -> None:
         """Begin a game on another scene."""

@@ -86,9 +86,9 @@ def coloured_lines(session: Session, scale: int) -> list[str]:
         lower[at] = SIGN_COLOURS.get(sign, INK)
     column, row = session.cursor
     middle = row * scale + scale // 2
-    for at, bracket in ((column * 2 * scale, "["), ((column + 1) * 2 * scale - 1, "]")):
-        if characters[middle, at] == "▀":
-            characters[middle, at], upper[middle, at], lower[middle, at] = bracket, INK, HIGHLIGHT
+    for place, bracket in ((column * 2 * scale, "["), ((column + 1) * 2 * scale - 1, "]")):
+        if characters[middle, place] == "▀":
+            characters[middle, place], upper[middle, place], lower[middle, place] = bracket, INK, HIGHLIGHT
     if scale == 1:  # no room for the closing bracket: the prompt itself stands out
         lower[middle, column * 2 + 1] = HIGHLIGHT
         upper[middle, column * 2 + 1] = INK

@@ -44,9 +44,9 @@ def compose(session: Session) -> np.ndarray:
             at = _corner(column + 0.5, row + 0.5, session.grid, width, height)
             cv2.circle(picture, at, 2, HIGHLIGHT, -1, SMOOTH)
     column, row = session.cursor
-    ends = [_corner(column + d, row + d, session.grid, width, height) for d in (0, 1)]
-    cv2.rectangle(picture, *ends, INK, 3, SMOOTH)
-    cv2.rectangle(picture, *ends, HIGHLIGHT, 1, SMOOTH)
+    first, last = (_corner(column + d, row + d, session.grid, width, height) for d in (0, 1))
+    cv2.rectangle(picture, first, last, INK, 3, SMOOTH)
+    cv2.rectangle(picture, first, last, HIGHLIGHT, 1, SMOOTH)
     return np.concatenate([picture, _texts((session.says, HELP[session.role]), width)])
 
 
