@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,12 +15,16 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from ppd_agents.bench_command import Bench, run_bench_command
+from ppd_agents.data_command import Data, run_data
+from ppd_agents.doctor_command import Doctor, run_doctor
 from ppd_agents.encode_command import Encode, run_encode
+from ppd_agents.export_command import Export, run_export
+from ppd_agents.failures import guarded, refuse_unwritable
+from ppd_agents.play_command import Play, run_play
 from ppd_agents.robustness_command import Robustness, asked, run_robustness
 from ppd_agents.table_command import TableOptions, run_table
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
-from ppd_env.uris import parse_uri
 
 if TYPE_CHECKING:
     from ppd_agents.dqn.agent import Agent
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from ppd_agents.training.presets import TrainConfig
 
 JsonPath = Annotated[Path | None, arg(metavar="PATH")]
+_CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,9 @@ class Train:
     device: str = "cpu"
     """A torch device, such as cuda."""
     wandb: Literal["off", "offline", "online"] = "off"
-    """Log to Weights & Biases."""
+    """Log to Weights & Biases: offline needs no account, and only online sends anything."""
+    settings: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
+    """Fields of TrainConfig to change, such as learning_rate=0.001 steps=[2,12]; a sweep writes them."""
     skip_damaged: bool = False
     """Go on from the newest checkpoint that can be used; newer ones are set aside, not deleted."""
 
@@ -147,27 +156,14 @@ class Refine:
 
 
 @dataclass(frozen=True)
-class Data:
-    """Look through sets of scenes: what was found, what is broken or missing; which are the references."""
+class Completion:
+    """Print a script that completes ppd's commands and options in your shell.
 
-    action: Positional[Literal["check", "references"]]
-    """`check` reads every image and mask; `references` names the one-shot references of a set."""
-    uri: Annotated[Positional[str], arg(metavar="URI")]
-    """URI of scenes, such as voc:///data?split=val; for `check` also a folder, whose layout is recognised."""
-    count: int = 5
-    """References per class."""
-    seed: int = 0
-    """Seed of the references."""
-    json: JsonPath = None
-    """Write what was found here."""
+    In bash: `source <(ppd completion bash)`, also as a line of ~/.bashrc. For zsh and fish: docs/play.md.
+    """
 
-
-@dataclass(frozen=True)
-class Doctor:
-    """Check that system libraries, packages and embedded weights work on this machine."""
-
-    json: JsonPath = field(default=None)
-    """Write what was found here."""
+    shell: Positional[Literal["bash", "zsh", "fish"]]
+    """The shell."""
 
 
 Command = (
@@ -178,7 +174,10 @@ Command = (
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Bench, subcommand("bench")]
+    | Annotated[Play, subcommand("play")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Doctor, subcommand("doctor")]
+    | Annotated[Completion, subcommand("completion")]
 )
 
 
@@ -195,11 +194,15 @@ def _checked_device(name: str) -> str:
 
 
 def _training(options: Run | Train) -> TrainConfig:
+    from ppd_agents.tracking import parse_changes
     from ppd_agents.training.presets import preset
 
-    chosen = {} if options.scenes is None else {"scenes": options.scenes}
+    chosen = parse_changes(options.settings) if isinstance(options, Train) else {}
+    if options.scenes is not None:
+        chosen["scenes"] = options.scenes
     device = _checked_device(options.device)
-    return preset(options.preset, seed=options.seed, wandb=options.wandb, device=device, **chosen)
+    named = {"seed": options.seed, "wandb": options.wandb, "device": device}
+    return preset(options.preset, **named | chosen)
 
 
 def _run(options: Run) -> int:
@@ -221,13 +224,17 @@ def _run(options: Run) -> int:
 
 def _train(options: Train) -> int:
     from ppd_agents.locking import sole_user
+    from ppd_agents.tracking import sweep_name, tracking
     from ppd_agents.training.adversarial import train_adversarial
 
-    run = options.runs / _checked_name(options.name)
+    run = options.runs / (sweep_name() or _checked_name(options.name))
     folder = run / "training"
     train = _training(options)
-    with sole_user(run):
-        train_adversarial(train, folder, resume=True, skip_damaged=options.skip_damaged)
+    with sole_user(run), tracking(train, folder) as tracker:
+        result = train_adversarial(
+            train, folder, resume=True, skip_damaged=options.skip_damaged, on_round=tracker.on_round
+        )
+        tracker.trained(result)
     print(f"Agents: {folder / 'attacker'}, {folder / 'defender'}")
     return 0
 
@@ -340,37 +347,9 @@ def _refine(options: Refine) -> int:
     return 0
 
 
-def _data(options: Data) -> int:
-    from ppd_agents.evaluation.tables import write_json
-    from ppd_agents.inspection import check_path, check_scenes, list_references
-
-    result: dict[str, Any]
-    if options.action == "references":
-        chosen = list_references(options.uri, options.count, options.seed)
-        text, result, whole = chosen.text(), chosen.to_json(), True
-    elif "://" in options.uri or parse_uri(options.uri).names_callable:
-        found = check_scenes(options.uri, progress=True)
-        text, result, whole = found.text(), found.to_json(), found.whole
-    else:
-        checks = check_path(Path(options.uri), progress=True)
-        text, whole = "\n\n".join(check.text() for check in checks), all(check.whole for check in checks)
-        result = {"path": options.uri, "sets": [check.to_json() for check in checks]}
-    print(text)
-    if options.json is not None:
-        write_json(options.json, result)
-    return 0 if whole else 1
-
-
-def _doctor(options: Doctor) -> int:
-    from ppd_agents.doctor import examine, text
-
-    checks = examine()
-    print(text(checks))
-    if options.json is not None:
-        from ppd_agents.evaluation.tables import write_json
-
-        write_json(options.json, {check.name: {"ok": check.ok, "detail": check.detail} for check in checks})
-    return 0 if all(check.ok for check in checks) else 1
+def _completion(options: Completion) -> int:
+    tyro.cli(Command, prog="ppd", args=["--tyro-write-completion", options.shell, "-"], config=_CONFIG)
+    return 0
 
 
 _HANDLERS: dict[type, Callable[..., int]] = {
@@ -379,34 +358,49 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Evaluate: _evaluate,
     Refine: _refine,
     Encode: run_encode,
-    Data: _data,
+    Data: run_data,
     Bench: run_bench_command,
-    Doctor: _doctor,
+    Play: run_play,
+    Export: run_export,
+    Doctor: run_doctor,
+    Completion: _completion,
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit; an error a user can act on is one sentence and exit code 2.
+    """Run a command and exit; whatever goes wrong is one sentence, see ``failures.guarded``.
 
     Args:
         arguments: What follows ``ppd``; the process's own arguments where None.
     """
-    options = tyro.cli(
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen: list[Any] = []
+
+    def work() -> int:
+        words = [word for word in given if word != "--debug"]
+        if words == ["--version"]:
+            print(f"ppd {version('point-prompt-defender')} (Python {platform.python_version()})")
+            return 0
+        chosen.append(_parsed(words))
+        refuse_unwritable(getattr(chosen[0], "json", None))
+        keep_freed_memory()
+        return _HANDLERS[type(chosen[0])](chosen[0])
+
+    sys.exit(guarded(work, debug="--debug" in given, hope=lambda: _hope(*chosen)))
+
+
+def _parsed(words: list[str]) -> Any:
+    return tyro.cli(
         Command,
         prog="ppd",
-        description="Point Prompt Defender: attack and defend the point prompts of a segmenter.",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        description="Point Prompt Defender: attack and defend the point prompts of a segmenter. "
+        "Every command takes --debug, which shows where an error came from; ppd --version tells the version.",
+        args=words,
+        config=_CONFIG,
     )
-    keep_freed_memory()
-    try:
-        code = _HANDLERS[type(options)](options)
-    except PPDError as error:
-        print(f"ppd: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train | Encode) or _keeps_stages(options)
-        hope = "; the same command goes on where it stopped" if resumable else ""
-        print(f"\nppd: interrupted{hope}.", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+
+
+def _hope(options: Any = None) -> str:
+    """Say what follows an interruption, where the command can go on."""
+    resumable = isinstance(options, Run | Train | Encode) or _keeps_stages(options)
+    return "the same command goes on where it stopped" if resumable else ""

@@ -30,7 +30,7 @@ def folder_in_one_rename(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    for written in (*aside.iterdir(), aside):
+    for written in (*aside.rglob("*"), aside):
         _sync(written)
     if path.exists():
         path.rename(old)

@@ -18,7 +18,9 @@ from ppd_agents.evaluation.tables import assemble, write_json
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery
+from ppd_agents.tracking import Tracker, tracking
 from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.learner import Record
 from ppd_agents.training.presets import TrainConfig
 from ppd_env.errors import PPDError
 from ppd_env.scenes.sources import open_source
@@ -119,16 +121,29 @@ def run_all(
     Raises:
         PPDError: The folder holds another run, or something cannot be read.
     """
+    with tracking(config.train, folder / "training") as tracker:
+        return _run_all(config, folder, say, command, skip_damaged, tracker)
+
+
+def _run_all(
+    config: RunConfig, folder: Path, say: Say, command: str, skip_damaged: bool, tracker: Tracker
+) -> dict[str, Any]:
     progress = config.train.progress
     clock = Clock(folder / "time.json")
+
+    def on_round(record: Record) -> None:
+        clock.save()
+        tracker.on_round(record)
+
     say(f"1/3 Training attacker and defender on {config.train.scenes} ...")
     trained = train_adversarial(
         config.train,
         folder / "training",
         resume=True,
         skip_damaged=skip_damaged,
-        on_round=lambda _: clock.save(),
+        on_round=on_round,
     )
+    tracker.trained(trained)
     clock.save()
     evaluation = config.measured()
     say(f"2/3 Evaluating on {' and '.join(evaluation.scenes)} ...")
@@ -153,6 +168,7 @@ def run_all(
     galleries = _galleries(measured, evaluation)
     result |= {"history": trained.history, "gallery": [noted(shown) for shown in galleries]}
     curves = learning_curves(trained.history)
+    tracker.evaluated(result, galleries)
     page = render(result, name=config.name, curves=curves, galleries=galleries)
     write_json(folder / "metrics.json", result)
     write_report(folder / "report.html", page)

@@ -58,8 +58,8 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PPDError(f"{path}: cannot be read ({error}).") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise PPDError(f"{path}: cannot be read ({error}); write {_SHAPE}.") from None
     except json.JSONDecodeError as error:
         raise PPDError(f"{path}: not JSON ({error}); write {_SHAPE}.") from None
     if not isinstance(content, dict) or set(content) - {"points", "labels", "removed"}:

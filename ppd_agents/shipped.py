@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
 from ppd_agents.dqn.agent import Agent, is_agent, load_agent
-from ppd_env.errors import PPDError
+from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role
+from ppd_env.pretrained import hub_errors
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the agents lie that ship with the package: ``NAME/attacker`` and ``NAME/defender``."""
+
+
+HUB = "hf://"
+"""How addresses of agents on the Hugging Face Hub begin: ``hf://OWNER/NAME``, or ``...@REVISION``."""
+
+_ADDRESS = re.compile(r"hf://(?P<name>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def download(address: str) -> Path:
+    """Return the local copy of agents on the hub, downloading what is missing; only JSON and safetensors.
+
+    Args:
+        address: ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The address is malformed, huggingface_hub is missing, or the hub cannot be reached or
+            refuses.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ConfigError(
+            f"Agents on the hub are named hf://OWNER/NAME or hf://OWNER/NAME@REVISION, got {address!r}."
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ConfigError(
+            f"{address} needs the package huggingface_hub: pip install huggingface_hub."
+        ) from None
+    name = found["name"]
+    remedy = f"with a network, run `hf download {name} --local-dir FOLDER`, then name that folder"
+    with hub_errors(name, "downloaded", remedy):
+        patterns = ["*agent.json", "*agent.safetensors"]
+        return Path(snapshot_download(name, revision=found["revision"], allow_patterns=patterns))
 
 
 def shipped_names() -> list[str]:
@@ -24,7 +63,7 @@ def open_agent(name_or_path: str | Path, role: Role, device: torch.device | str 
 
     Args:
         name_or_path: A name the package ships (``"mini"``), the folder of a training, which holds
-            ``attacker`` and ``defender``, or the folder of one agent.
+            ``attacker`` and ``defender``, the folder of one agent, or ``hf://OWNER/NAME`` with either.
         role: Which of the two; the folder of one agent is loaded whatever its role.
         device: A torch device.
 
@@ -34,6 +73,8 @@ def open_agent(name_or_path: str | Path, role: Role, device: torch.device | str 
     Raises:
         PPDError: There is no such agent, or its files are damaged.
     """
+    if str(name_or_path).startswith(HUB):
+        name_or_path = download(str(name_or_path))
     folder = Path(name_or_path)
     if str(name_or_path) in shipped_names() and not (is_agent(folder) or is_agent(folder / role)):
         folder = WEIGHTS / str(name_or_path)  # a folder of that name without agents does not hide them

@@ -11,7 +11,8 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,23 +114,50 @@ def checkpoint_folder(uri: Uri) -> Path:
 def _download(uri: Uri) -> Path:
     """Return the local copy of a model on the hub, downloading what is missing of it."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     name = uri.path
-    try:
+    folder_way = f"name a folder with {CONFIG} and model.safetensors, as in {uri.scheme}:/path"
+    remedy = (
+        f"With a network, run `hf download {name} --local-dir FOLDER`, then name that folder, as in "
+        f"{uri.scheme}:/path/to/FOLDER"
+    )
+    with hub_errors(name, "downloaded", remedy, called=uri.text, gated=folder_way):
         folder = Path(snapshot_download(name, allow_patterns=["*config.json", *_SAFE]))
         if not _has_any(folder, _SAFE):
             folder = Path(snapshot_download(name, allow_patterns=["*config.json", *_PICKLED]))
         return folder
+
+
+@contextmanager
+def hub_errors(
+    name: str, done: str, remedy: str, *, called: str | None = None, gated: str = "name a local folder"
+) -> Iterator[None]:
+    """Turn what the hub's library raises into sentences.
+
+    Args:
+        name: ``OWNER/NAME`` of the repository.
+        done: What was to be done with it: ``"downloaded"``, ``"uploaded"``.
+        remedy: What to do where the hub cannot be reached.
+        called: What the user named; None: the repository.
+        gated: What to do instead of asking for access.
+
+    Raises:
+        ConfigError: In place of any error of the hub's library, the network or the disk.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    called = called or name
+    try:
+        yield
     except GatedRepoError:
         raise ConfigError(
-            f"{uri.text!r}: the weights are gated. Ask for access at https://huggingface.co/{name}, make a "
+            f"{called!r}: the weights are gated. Ask for access at https://huggingface.co/{name}, make a "
             "token at https://huggingface.co/settings/tokens and log in with `hf auth login` (or set "
-            f"HF_TOKEN); or name a folder with {CONFIG} and model.safetensors, as in {uri.scheme}:/path."
+            f"HF_TOKEN); or {gated}."
         ) from None
     except RepositoryNotFoundError:
         raise ConfigError(
-            f"{uri.text!r}: the hub has no model {name!r} that you may see; check the name, or log in with "
+            f"{called!r}: the hub has no model {name!r} that you may see; check the name, or log in with "
             "`hf auth login` where it is private."
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -137,8 +165,7 @@ def _download(uri: Uri) -> Path:
             str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         )
         raise ConfigError(
-            f"{uri.text!r}: {name} cannot be downloaded ({reason}). With a network, run `hf download {name} "
-            f"--local-dir FOLDER`, then name that folder, as in {uri.scheme}:/path/to/FOLDER."
+            f"{called!r}: {name} cannot be {done} ({reason}). {remedy[0].upper()}{remedy[1:]}."
         ) from None
 
 

@@ -24,7 +24,16 @@ from ppd_env.game_batch import GameBatch
 
 FORMAT = "ppd-agent-2"
 _JSON, _TENSORS = "agent.json", "agent.safetensors"
-_KEPT = ("features", "features_signature", "grid", "reward_scale", "least_gain", "notes")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "network": dict,
+    "features": str,
+    "features_signature": str,
+    "grid": int,
+    "reward_scale": (int, float),
+    "least_gain": (int, float),
+    "notes": dict,
+}
+_KEPT = tuple(name for name in _KINDS if name != "network")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,13 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
     path = Path(path)
     if path.exists() and not is_agent(path):
         raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
+    with folder_in_one_rename(path) as aside:
+        write_agent(agent, aside)
+    return path
+
+
+def write_agent(agent: Agent, folder: Path) -> None:
+    """Write an agent's two files into a folder that is there; ``save_agent`` keeps halves from being seen."""
     facts = {
         "format": FORMAT,
         "network": agent.network.config.to_json(),
@@ -94,10 +110,8 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
         "notes": dict(agent.notes),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
-    with folder_in_one_rename(path) as aside:
-        (aside / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
-        save_file(weights, aside / _TENSORS)
-    return path
+    (folder / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
+    save_file(weights, folder / _TENSORS)
 
 
 def is_agent(path: Path) -> bool:
@@ -120,7 +134,15 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
     """
     path = Path(path)
     facts = _read_facts(path)
-    network = GraphQNetwork(QNetworkConfig.from_json(facts["network"]), torch.Generator().manual_seed(0))
+    try:
+        shape = QNetworkConfig.from_json(facts["network"])
+        network = GraphQNetwork(shape, torch.Generator().manual_seed(0))
+    except PPDError as error:
+        raise PPDError(f"{path / _JSON}: {error}") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise PPDError(
+            f'{path / _JSON}: "network" makes no sense ({error}); copy the agent again.'
+        ) from error
     try:
         network.load_state_dict(load_file(path / _TENSORS))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -138,13 +160,18 @@ def _read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads((path / _JSON).read_text())
     except FileNotFoundError:
         raise PPDError(f"{path} holds no agent: {_JSON} is missing.") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise PPDError(f"{path / _JSON} cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PPDError(f"{path / _JSON} cannot be read ({error}); copy the agent again.") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise PPDError(f"{path / _JSON} is not of the format {FORMAT!r} this version reads.")
-    lost = {"network", *_KEPT} - set(facts)
+    lost = set(_KINDS) - set(facts)
     if lost:
         raise PPDError(f"{path / _JSON} lacks {', '.join(sorted(lost))}.")
+    for name, kind in _KINDS.items():
+        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+            raise PPDError(f"{path / _JSON}: {name} cannot be {facts[name]!r}; copy the agent again.")
+    if facts["grid"] < 1 or not 0 < facts["reward_scale"] < float("inf"):
+        raise PPDError(f"{path / _JSON}: grid and reward_scale must be above 0; copy the agent again.")
     return facts
 
 

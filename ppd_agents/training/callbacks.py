@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,36 @@ class WandbWriter(KVWriter):
         """Leave the run open: two loggers share it."""
 
 
-def open_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any | None:
-    """Start a W&B run where one is asked for.
+class WandbRun:
+    """A W&B run that several parts of one process log to; it ends when the last of them has finished.
+
+    Args:
+        run: W&B's own run.
+        folder: The training it belongs to.
+    """
+
+    def __init__(self, run: Any, folder: Path) -> None:
+        self.run, self._folder, self.users = run, folder, 1
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Log numbers, pictures or tables by name."""
+        self.run.log(dict(values))
+
+    def finish(self) -> None:
+        """Leave; the last one to leave ends the run."""
+        self.users -= 1
+        if self.users == 0:
+            _open.pop(self._folder, None)
+            self.run.finish()
+
+
+_open: dict[Path, WandbRun] = {}
+
+
+def open_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> WandbRun | None:
+    """Start a W&B run where one is asked for, or join the one this process has open for the folder.
+
+    A training that goes on after an interruption goes on in the same run: its id lies in ``wandb-id.txt``.
 
     Args:
         mode: ``"off"``: nothing happens, wandb is not even imported; ``"offline"``: files under ``folder``,
@@ -77,28 +106,56 @@ def open_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any | None
         The run, or None.
 
     Raises:
-        ConfigError: wandb is not installed.
+        ConfigError: wandb is not installed, or its service cannot be used.
     """
     if mode == "off":
         return None
+    folder = folder.resolve()
+    if folder in _open:
+        _open[folder].users += 1
+        return _open[folder]
     try:
         import wandb
     except ImportError:
         raise ConfigError(
             "W&B logging was asked for, but wandb is not installed: pip install wandb."
         ) from None
-    settings = wandb.Settings(console="off", silent=True, disable_git=True)
-    run = wandb.init(
-        mode="offline" if mode == "offline" else "online",
-        dir=os.fspath(folder),
-        project="point-prompt-defender",
-        name=folder.name,
-        config=dict(config),
-        settings=settings,
-    )
+    online = mode == "online"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(
+            mode="online" if online else "offline",
+            dir=os.fspath(folder),
+            project="point-prompt-defender",
+            name=folder.parent.name if folder.name == "training" else folder.name,
+            id=_run_id(folder / "wandb-id.txt"),
+            resume="allow" if online else None,
+            config=dict(config),
+            settings=wandb.Settings(console="off", silent=True, disable_git=True),
+        )
+    except wandb.Error as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(
+            f"W&B cannot be used: {reason}. Run `wandb login`, or log with --wandb offline."
+        ) from None
     for role in ("attacker", "defender"):
         run.define_metric(f"{role}/*", step_metric=f"{role}/step")
-    return run
+    for kind in ("round", "gallery"):
+        run.define_metric(f"{kind}/*", step_metric="round")
+    _open[folder] = WandbRun(run, folder)
+    return _open[folder]
+
+
+def _run_id(path: Path) -> str:
+    """Return the id of a training's W&B run: the sweep's, that of earlier, or a new one that is kept."""
+    chosen = os.environ.get("WANDB_RUN_ID")
+    if not chosen and path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    chosen = chosen or secrets.token_hex(4)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(chosen + "\n", encoding="utf-8")
+    aside.replace(path)
+    return chosen
 
 
 def open_logger(folder: Path, role: str, first_round: int, tensorboard: bool, run: Any | None) -> Logger:

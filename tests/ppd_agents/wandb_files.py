@@ -1,0 +1,62 @@
+"""Reads the files of offline W&B runs: LevelDB's log format around W&B's protocol buffers."""
+
+import json
+import struct
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+BLOCK, HEADER = 32768, 7
+FIRST, LAST, FULL = 2, 4, 1
+
+
+def records(path):
+    data = path.read_bytes()
+    place, parts = HEADER, []  # a header of seven bytes begins the file
+    while place + HEADER <= len(data):
+        left = BLOCK - place % BLOCK
+        if left < HEADER:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        if kind == 0 and length == 0:
+            place += left
+            continue
+        parts.append(data[place + HEADER : place + HEADER + length])
+        place += HEADER + length
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(b"".join(parts))
+            parts = []
+            yield record
+
+
+def history(path):
+    """Every logged line; a picture or table is a dict."""
+    for record in records(path):
+        if record.WhichOneof("record_type") != "history":
+            continue
+        line = {}
+        for item in record.history.item:
+            name, *inner = list(item.nested_key) or [item.key]
+            value = json.loads(item.value_json)
+            if inner:
+                line.setdefault(name, {})[inner[0]] = value
+            else:
+                line[name] = value
+        yield line
+
+
+def artifacts(path):
+    """Artifacts by type: name, and entries by path."""
+    found = {}
+    for record in records(path):
+        if record.WhichOneof("record_type") == "request" or record.HasField("artifact"):
+            artifact = (
+                record.artifact if record.HasField("artifact") else record.request.log_artifact.artifact
+            )
+            if artifact.name:
+                found[artifact.type] = (
+                    artifact.name,
+                    {entry.path: entry for entry in artifact.manifest.contents},
+                )
+    return found
