@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from ppd_agents.benchmark_command import Benchmark, run_benchmark
 from ppd_agents.encode_command import Encode, run_encode
+from ppd_agents.validate_command import Validate, run_validate
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -168,6 +170,8 @@ Command = (
     | Annotated[Refine, subcommand("refine")]
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Benchmark, subcommand("benchmark")]
+    | Annotated[Validate, subcommand("validate")]
     | Annotated[Doctor, subcommand("doctor")]
 )
 
@@ -193,7 +197,7 @@ def _training(options: Run | Train) -> TrainConfig:
 
 
 def _run(options: Run) -> int:
-    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.json_files import write_json
     from ppd_agents.locking import sole_user
     from ppd_agents.pipeline import RunConfig, run_all
 
@@ -223,7 +227,7 @@ def _train(options: Train) -> int:
 
 
 def _evaluate(options: Evaluate) -> int:
-    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.json_files import write_json
 
     result = _controls(options) if options.suite == "controls" else _standard(options)
     if options.json is not None:
@@ -320,7 +324,7 @@ def _refine(options: Refine) -> int:
 
 
 def _data(options: Data) -> int:
-    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.json_files import write_json
     from ppd_agents.inspection import check_path, check_scenes, list_references
 
     result: dict[str, Any]
@@ -346,7 +350,7 @@ def _doctor(options: Doctor) -> int:
     checks = examine()
     print(text(checks))
     if options.json is not None:
-        from ppd_agents.evaluation.tables import write_json
+        from ppd_env.json_files import write_json
 
         write_json(options.json, {check.name: {"ok": check.ok, "detail": check.detail} for check in checks})
     return 0 if all(check.ok for check in checks) else 1
@@ -359,6 +363,8 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Refine: _refine,
     Encode: run_encode,
     Data: _data,
+    Benchmark: run_benchmark,
+    Validate: run_validate,
     Doctor: _doctor,
 }
 
@@ -383,7 +389,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train | Encode) or getattr(options, "suite", "") == "controls"
+        resumable = isinstance(options, Run | Train | Encode | Benchmark) or getattr(options, "suite", "") == "controls"
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

@@ -14,7 +14,8 @@ from ppd_agents.evaluation.measure import measure
 from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.stages import fingerprint
-from ppd_agents.evaluation.tables import assemble, write_json
+from ppd_agents.evaluation.tables import assemble
+from ppd_env.json_files import write_json
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ppd_agents.defender import Defender, Refinement
-from ppd_agents.evaluation.tables import write_json
+from ppd_env.json_files import write_json
 from ppd_agents.methods.contract import at_native_size, decode
 from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
