@@ -19,24 +19,33 @@ Scores = Mapping[str, np.ndarray]
 """Algorithm -> (runs, tasks) float64; 0 does nothing, 1 undoes the attacks."""
 
 
-def iqm(scores: np.ndarray) -> float:
-    """Return the mean of the middle half of all scores (runs, tasks)."""
-    return float(stats.trim_mean(scores, 0.25, axis=None))
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Return the mean of the middle half of all scores (..., runs, tasks), (...,)."""
+    return np.asarray(stats.trim_mean(_flat(scores), 0.25, axis=-1))
 
 
-def optimality_gap(scores: np.ndarray) -> float:
-    """Return by how much scores (runs, tasks) fall short of 1 on average; what is above 1 counts as 1."""
-    return float(1 - np.minimum(scores, 1.0).mean())
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Return the mean of all scores (..., runs, tasks), (...,)."""
+    return np.asarray(_flat(scores).mean(axis=-1))
 
 
-def task_median(scores: np.ndarray) -> float:
-    """Return the median over tasks of the mean over runs, of scores (runs, tasks)."""
-    return float(np.median(scores.mean(axis=0)))
+def optimality_gap(scores: np.ndarray) -> np.ndarray:
+    """Return by how much scores (..., runs, tasks) fall short of 1 on average, (...,); above 1 counts as 1."""
+    return np.asarray(1 - np.minimum(_flat(scores), 1.0).mean(axis=-1))
 
 
-AGGREGATES: Mapping[str, Callable[[np.ndarray], float]] = {
+def task_median(scores: np.ndarray) -> np.ndarray:
+    """Return the median over tasks of the mean over runs, of scores (..., runs, tasks), (...,)."""
+    return np.asarray(np.median(scores.mean(axis=-2), axis=-1))
+
+
+def _flat(scores: np.ndarray) -> np.ndarray:
+    return scores.reshape(*scores.shape[:-2], -1)
+
+
+AGGREGATES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "iqm": iqm,
-    "mean": lambda scores: float(scores.mean()),
+    "mean": mean,
     "median": task_median,
     "optimality_gap": optimality_gap,
 }
@@ -71,7 +80,7 @@ def aggregate(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict
     for name, values in scores.items():
         drawn = resampled(values, np.random.default_rng(seed), resamples)
         found[name] = {
-            key: {"value": function(values), "ci": interval(np.array([function(one) for one in drawn]))}
+            key: {"value": float(function(values)), "ci": interval(function(drawn))}
             for key, function in AGGREGATES.items()
         }
     return found
@@ -97,30 +106,29 @@ def profiles(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[
         drawn = resampled(values, np.random.default_rng(seed), resamples)
         found[name] = {
             "share": above(values, taus).tolist(),
-            "ci": interval(np.stack([above(one, taus) for one in drawn])),
+            "ci": interval(above(drawn, taus)),
         }
     return {"thresholds": taus.tolist(), "algorithms": found}
 
 
 def above(scores: np.ndarray, taus: np.ndarray) -> np.ndarray:
-    """Return the share of ``scores`` (runs, tasks) above each threshold, (T,)."""
-    ordered = np.sort(scores, axis=None)
-    return 1 - np.searchsorted(ordered, taus, side="right") / ordered.size
+    """Return the share of ``scores`` (..., runs, tasks) above each threshold, (..., T)."""
+    flat = _flat(scores)
+    return np.stack([(flat > tau).mean(axis=-1) for tau in taus], axis=-1)
 
 
-def improvement(first: np.ndarray, second: np.ndarray) -> float:
+def improvement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the probability that a run of the first beats one of the second on the same task.
 
     Args:
-        first: (runs, tasks).
-        second: (other runs, tasks).
+        first: (..., runs, tasks).
+        second: (..., other runs, tasks).
 
     Returns:
-        The mean over tasks of the Mann-Whitney statistic; ties count half.
+        (...,), the mean over tasks of the Mann-Whitney statistic; ties count half.
     """
-    wins = (first[:, None] > second[None]).mean(axis=(0, 1))
-    ties = (first[:, None] == second[None]).mean(axis=(0, 1))
-    return float((wins + ties / 2).mean())
+    left, right = first[..., :, None, :], second[..., None, :, :]
+    return np.asarray(((left > right) + (left == right) / 2).mean(axis=(-3, -2, -1)))
 
 
 def improvements(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -130,11 +138,9 @@ def improvements(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> d
     for number, name in enumerate(names):
         for other in names[number + 1 :]:
             rng = np.random.default_rng(seed)
-            pairs = zip(
-                resampled(scores[name], rng, resamples), resampled(scores[other], rng, resamples), strict=True
-            )
+            drawn = [resampled(scores[one], rng, resamples) for one in (name, other)]
             found[f"{name} > {other}"] = {
-                "value": improvement(scores[name], scores[other]),
-                "ci": interval(np.array([improvement(a, b) for a, b in pairs])),
+                "value": float(improvement(scores[name], scores[other])),
+                "ci": interval(improvement(*drawn)),
             }
     return found

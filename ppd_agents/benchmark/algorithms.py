@@ -13,7 +13,9 @@ import gymnasium
 import numpy as np
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from tqdm import tqdm
 
 from ppd_agents.benchmark.protocol import Algorithm, TrainedPolicy
 from ppd_env.errors import ConfigError
@@ -22,7 +24,7 @@ HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
 ZOO_NAMES = {"MaskablePPO": "ppo_mask", "MaskedDQN": "masked_dqn"}
 """File names of RL Baselines3 Zoo that are not the class's own in small letters."""
 
-OF_THE_ZOO = ("n_timesteps", "normalize", "n_envs", "env_wrapper", "policy")
+OF_THE_ZOO = ("n_timesteps", "normalize", "n_envs", "env_kwargs", "env_wrapper", "policy")
 """Entries that are no arguments of the algorithm."""
 
 
@@ -70,8 +72,7 @@ class SB3Algorithm:
     def __init__(self, kind: type[BaseAlgorithm]) -> None:
         self.kind = kind
         self.settings = hyperparams(kind.__name__)
-        graph = "env_wrapper" not in self.settings
-        self.view: dict[str, Any] = {"edges": "none"} if graph else {"edges": "none", "feedback": True}
+        self.view: dict[str, Any] = self.settings.get("env_kwargs", {})
 
     def train(self, env_id: str, seed: int, budget: int) -> TrainedPolicy:
         """Learn for ``budget`` steps; see ``Algorithm``."""
@@ -88,9 +89,24 @@ class SB3Algorithm:
         if "rng" in inspect.signature(self.kind).parameters:
             arguments["rng"] = seed
         model = self.kind(policy, env, seed=seed, device="cpu", **arguments)
-        model.learn(budget, progress_bar=False)
+        model.learn(budget, callback=_Bar(budget))
         env.close()
         return SB3Policy(model, self.view, wrap)
+
+
+class _Bar(BaseCallback):
+    """Shows how far a training is."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__()
+        self._bar = tqdm(total=budget, desc="training", disable=None, leave=False, unit="step")
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.num_timesteps - self._bar.n)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._bar.close()
 
 
 class SB3Policy:

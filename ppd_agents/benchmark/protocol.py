@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-ENV_ID = "PPD-v0"
 LEARNED_OPPONENT = "ppd_agents.defender:load_opponent?path=mini"
 
 VIEW_ARGUMENTS = ("edges", "observation", "feedback")
@@ -70,12 +69,14 @@ class BenchmarkProtocol:
     Args:
         name: Changes with every change of the rules.
         tasks: What is played; training sees none of their scenes.
+        env_id: What is made for training and, with the arguments of a task, for its episodes.
         episodes: Per task, at most one for each scene.
         first_seed: Of the first test episode.
     """
 
     name: str
     tasks: tuple[Task, ...]
+    env_id: str = "PPD-v0"
     episodes: int = 40
     first_seed: int = 100_000
 
@@ -85,30 +86,15 @@ class BenchmarkProtocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def defence(
-    scenes: Mapping[str, str], opponents: Mapping[str, str], episodes: int, **make: Any
-) -> BenchmarkProtocol:
-    """Return the protocol of defending every set of scenes against every opponent.
-
-    Args:
-        scenes: Name -> URI.
-        opponents: Name -> URI.
-        episodes: See ``BenchmarkProtocol``.
-        **make: Further arguments of ``gymnasium.make``, for the tests only.
-    """
-    tasks = tuple(
-        Task(f"{place}-{who}", {"scenes": uri, "opponent": opponent, **make})
-        for place, uri in scenes.items()
-        for who, opponent in opponents.items()
-    )
-    return BenchmarkProtocol("ppd-defence-1", tasks, episodes)
-
-
-SCENES = {"shapes": "shapes://test?count=300&seed=0", "photos": "photos://test"}
-OPPONENTS = {"random": "random", "learned": LEARNED_OPPONENT}
-
-STANDARD = defence(SCENES, OPPONENTS, episodes=40)
-"""The protocol of ``ppd benchmark``."""
+STANDARD = BenchmarkProtocol(
+    "ppd-defence-1",
+    tuple(
+        Task(f"{place}-{who}", {"scenes": scenes, "opponent": opponent})
+        for place, scenes in (("shapes", "shapes://test?count=300&seed=0"), ("photos", "photos://test"))
+        for who, opponent in (("random", "random"), ("learned", LEARNED_OPPONENT))
+    ),
+)
+"""The protocol of ``ppd benchmark``: two sets of scenes, attacked at random and by the attacker that ships."""
 
 
 def score(ideal: Sequence[float], attacked: Sequence[float], final: Sequence[float]) -> float:

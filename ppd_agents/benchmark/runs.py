@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from ppd_agents.benchmark.algorithms import load_algorithm
 from ppd_agents.benchmark.protocol import (
-    ENV_ID,
     VIEW_ARGUMENTS,
     BenchmarkProtocol,
     Task,
@@ -86,7 +85,7 @@ def finished_or_run(settings: RunSettings, folder: Path, *, progress: bool = Tru
         return found
     start = time.monotonic()
     seed_everything(settings.seed)
-    policy = load_algorithm(settings.algorithm).train(ENV_ID, settings.seed, settings.budget)
+    policy = load_algorithm(settings.algorithm).train(settings.protocol.env_id, settings.seed, settings.budget)
     trained = time.monotonic() - start
     with folder_in_one_rename(folder) as aside:
         tasks = {
@@ -122,7 +121,7 @@ def play_task(
         ``{"score", "episodes", "illegal", "ideal", "attacked", "final"}``: see ``score``; ``illegal`` counts
         the episodes that an illegal action ended, the last three are mean Dice.
     """
-    env, inner = test_env(policy, task, folder)
+    env, inner = task_env(policy, task, protocol, folder)
     illegal = 0
     for number, options in tqdm(
         list(enumerate(starts(inner, protocol))), desc=task.name, disable=not progress, leave=False
@@ -140,7 +139,9 @@ def play_task(
     return {**summary(folder / task.name), "illegal": illegal}
 
 
-def test_env(policy: TrainedPolicy, task: Task, folder: Path) -> tuple[gymnasium.Env, PointPromptEnv]:
+def task_env(
+    policy: TrainedPolicy, task: Task, protocol: BenchmarkProtocol, folder: Path
+) -> tuple[gymnasium.Env, PointPromptEnv]:
     """Return the environment of a task as a policy sees it, and the bare one; episodes are recorded.
 
     Raises:
@@ -149,7 +150,7 @@ def test_env(policy: TrainedPolicy, task: Task, folder: Path) -> tuple[gymnasium
     view = dict(getattr(policy, "view", {}))
     if unknown := sorted(set(view) - set(VIEW_ARGUMENTS)):
         raise ConfigError(f"A policy may choose {', '.join(VIEW_ARGUMENTS)}; not {', '.join(unknown)}.")
-    env: gymnasium.Env = gymnasium.make(ENV_ID, **task.make, **view)
+    env: gymnasium.Env = gymnasium.make(protocol.env_id, **task.make, **view)
     inner = env.unwrapped
     assert isinstance(inner, PointPromptEnv)
     env = RecordEpisode(env, folder / task.name, EPISODE_FILE)
