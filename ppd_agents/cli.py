@@ -197,9 +197,9 @@ def _training(options: Run | Train) -> TrainConfig:
 
 
 def _run(options: Run) -> int:
-    from ppd_env.json_files import write_json
     from ppd_agents.locking import sole_user
     from ppd_agents.pipeline import RunConfig, run_all
+    from ppd_env.json_files import write_json
 
     folder = options.runs / _checked_name(options.name)
     train = _training(options)
@@ -324,8 +324,8 @@ def _refine(options: Refine) -> int:
 
 
 def _data(options: Data) -> int:
-    from ppd_env.json_files import write_json
     from ppd_agents.inspection import check_path, check_scenes, list_references
+    from ppd_env.json_files import write_json
 
     result: dict[str, Any]
     if options.action == "references":
@@ -389,7 +389,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ppd: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        resumable = isinstance(options, Run | Train | Encode | Benchmark) or getattr(options, "suite", "") == "controls"
+        resumable = (
+            isinstance(options, Run | Train | Encode | Benchmark)
+            or getattr(options, "suite", "") == "controls"
+        )
         hope = "; the same command goes on where it stopped" if resumable else ""
         print(f"\nppd: interrupted{hope}.", file=sys.stderr)
         code = 130

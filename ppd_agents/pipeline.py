@@ -15,13 +15,13 @@ from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.stages import fingerprint
 from ppd_agents.evaluation.tables import assemble
-from ppd_env.json_files import write_json
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import TrainConfig
 from ppd_env.errors import PPDError
+from ppd_env.json_files import write_json
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator

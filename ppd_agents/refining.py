@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from ppd_agents.defender import Defender, Refinement
-from ppd_env.json_files import write_json
 from ppd_agents.methods.contract import at_native_size, decode
 from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
+from ppd_env.json_files import write_json
 from ppd_env.rendering import Frame, draw
 from ppd_env.scenes.reading import read_image
 from ppd_env.scenes.scene import RawScene

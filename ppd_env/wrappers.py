@@ -73,7 +73,9 @@ class RecordEpisode(gymnasium.Wrapper):
         ConfigError: Something else than ``PPD-v0`` lies under the wrappers.
     """
 
-    def __init__(self, env: gymnasium.Env, folder: str | Path, file: str = "episode-{number:06d}.json") -> None:
+    def __init__(
+        self, env: gymnasium.Env, folder: str | Path, file: str = "episode-{number:06d}.json"
+    ) -> None:
         super().__init__(env)
         if not isinstance(env.unwrapped, PointPromptEnv):
             raise ConfigError(f"RecordEpisode records PPD-v0, not {type(env.unwrapped).__name__}.")
@@ -101,7 +103,9 @@ class RecordEpisode(gymnasium.Wrapper):
             episode.dice.append(float(info["dice"]))
         if episode is not None and (terminated or truncated):
             path = self._folder / self._file.format(number=self._count)
-            write_json(path, dataclasses.replace(episode, terminated=terminated, truncated=truncated).to_json())
+            write_json(
+                path, dataclasses.replace(episode, terminated=terminated, truncated=truncated).to_json()
+            )
             self._count, self._episode = self._count + 1, None
             info = {**info, "recording": str(path)}
         return observation, reward, terminated, truncated, info

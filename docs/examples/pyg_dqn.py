@@ -84,7 +84,9 @@ def main() -> None:
             total, (graph, info) = 0.0, env.reset()
         if len(memory) >= args.batch and step % 4 == 0:
             drawn = [memory[i] for i in rng.integers(len(memory), size=args.batch)]
-            values = network(Batch.from_data_list([data for data, _, _ in drawn])).split([len(d.x) for d, _, _ in drawn])
+            values = network(Batch.from_data_list([data for data, _, _ in drawn])).split(
+                [len(d.x) for d, _, _ in drawn]
+            )
             played = torch.stack([action_values(v)[a] for v, (_, a, _) in zip(values, drawn, strict=True)])
             loss = F.smooth_l1_loss(played, torch.tensor([r for _, _, r in drawn], dtype=torch.float32))
             optimizer.zero_grad()

@@ -32,7 +32,10 @@ def make_env(make: dict) -> gym.Env:
 
     def split(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         parts = {key: observation[key] for key in VECTOR}
-        return {"observations": flatten(vector, parts), "action_mask": observation["action_mask"].astype(np.float32)}
+        return {
+            "observations": flatten(vector, parts),
+            "action_mask": observation["action_mask"].astype(np.float32),
+        }
 
     return TransformObservation(env, split, space)
 
@@ -53,7 +56,13 @@ def main() -> None:
         .environment("ppd", env_config=args.make)
         .env_runners(num_env_runners=args.workers)
         .rl_module(rl_module_spec=RLModuleSpec(module_class=ActionMaskingTorchRLModule))
-        .training(gamma=0.9, lr=3e-4, train_batch_size_per_learner=batch, minibatch_size=min(128, batch), num_epochs=4)
+        .training(
+            gamma=0.9,
+            lr=3e-4,
+            train_batch_size_per_learner=batch,
+            minibatch_size=min(128, batch),
+            num_epochs=4,
+        )
         .debugging(seed=args.seed)
     )
     ray.init(include_dashboard=False, log_to_driver=False, num_cpus=args.workers + 1)

@@ -27,7 +27,13 @@ def main() -> None:
 
     env = Monitor(FilterObservation(gym.make("PPD-v0", edges="none", feedback=True, **args.make), KEYS))
     model = DQN(
-        "MultiInputPolicy", env, gamma=0.9, buffer_size=20_000, learning_starts=100, seed=args.seed, device="cpu"
+        "MultiInputPolicy",
+        env,
+        gamma=0.9,
+        buffer_size=20_000,
+        learning_starts=100,
+        seed=args.seed,
+        device="cpu",
     )
     model.learn(args.steps, log_interval=None)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=5)

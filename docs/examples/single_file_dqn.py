@@ -93,15 +93,15 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     torch.manual_seed(args.seed)
     view = {"edges": "none", "feedback": True, "invalid_action": "raise"}
-    envs = gym.make_vec(
-        "PPD-v0", args.num_envs, "vector_entry_point", **view, **json.loads(args.make)
-    )
+    envs = gym.make_vec("PPD-v0", args.num_envs, "vector_entry_point", **view, **json.loads(args.make))
     observation, _ = envs.reset(seed=args.seed)
     state, mask = encode(observation), observation["action_mask"].astype(bool)
     width, actions = state.shape[1], mask.shape[1]
 
     def network() -> nn.Module:
-        return nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, actions))
+        return nn.Sequential(
+            nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, actions)
+        )
 
     q, target = network(), network()
     target.load_state_dict(q.state_dict())
@@ -119,7 +119,9 @@ def main() -> None:
         next_state, next_mask = encode(observation), observation["action_mask"].astype(bool)
         seen_state, seen_mask = next_state.copy(), next_mask.copy()
         running += reward
-        for game in np.flatnonzero(terminated | truncated):  # a new game has begun: its last state lies in info
+        for game in np.flatnonzero(
+            terminated | truncated
+        ):  # a new game has begun: its last state lies in info
             seen_state[game] = encode(info["final_obs"][game])
             seen_mask[game] = info["final_obs"][game]["action_mask"]
             returns.append(running[game])

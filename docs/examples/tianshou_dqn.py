@@ -28,7 +28,9 @@ def make_env(make: dict) -> gym.Env:
     """Return the environment with observations of a vector and a mask."""
     env = gym.make("PPD-v0", edges="none", feedback=True, invalid_action="raise", **make)
     vector = Dict({key: env.observation_space[key] for key in VECTOR})
-    space = Dict({"obs": flatten_space(vector), "mask": Box(0, 1, env.observation_space["action_mask"].shape, np.int8)})
+    space = Dict(
+        {"obs": flatten_space(vector), "mask": Box(0, 1, env.observation_space["action_mask"].shape, np.int8)}
+    )
 
     def split(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         parts = {key: observation[key] for key in VECTOR}
@@ -53,10 +55,15 @@ def main() -> None:
     test.seed(args.seed + 1000)
     env = make_env(args.make)
     network = Net(
-        state_shape=env.observation_space["obs"].shape, action_shape=env.action_space.n, hidden_sizes=[256, 256]
+        state_shape=env.observation_space["obs"].shape,
+        action_shape=env.action_space.n,
+        hidden_sizes=[256, 256],
     )
     policy = DiscreteQLearningPolicy(
-        model=network, action_space=env.action_space, observation_space=env.observation_space, eps_training=0.2
+        model=network,
+        action_space=env.action_space,
+        observation_space=env.observation_space,
+        eps_training=0.2,
     )
     algorithm = DQN(policy=policy, optim=AdamOptimizerFactory(lr=3e-4), gamma=0.9, target_update_freq=100)
     training = Collector(algorithm, games, VectorReplayBuffer(20_000, len(games)), exploration_noise=True)

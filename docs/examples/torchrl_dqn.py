@@ -43,7 +43,9 @@ def main() -> None:
     )
     env.set_seed(args.seed)
     space = env.action_spec
-    network = MLP(out_features=space.n, num_cells=[256, 256], in_features=env.observation_spec["vector"].shape[-1])
+    network = MLP(
+        out_features=space.n, num_cells=[256, 256], in_features=env.observation_spec["vector"].shape[-1]
+    )
     actor = TensorDictSequential(
         TensorDictModule(network, in_keys=["vector"], out_keys=["action_value"]),
         QValueModule(spec=space, action_mask_key="action_mask"),
@@ -55,7 +57,10 @@ def main() -> None:
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-4)
     memory = TensorDictReplayBuffer(storage=LazyTensorStorage(20_000), batch_size=64)
     collector = Collector(
-        env, TensorDictSequential(actor, explorer), frames_per_batch=min(50, args.steps), total_frames=args.steps
+        env,
+        TensorDictSequential(actor, explorer),
+        frames_per_batch=min(50, args.steps),
+        total_frames=args.steps,
     )
     returns: list[float] = []
     for frames in collector:

@@ -40,9 +40,7 @@ def load_algorithm(name: str) -> Algorithm:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ConfigError(
-            f"Name an algorithm as module:Class, such as stable_baselines3:DQN; got {name!r}."
-        )
+        raise ConfigError(f"Name an algorithm as module:Class, such as stable_baselines3:DQN; got {name!r}.")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

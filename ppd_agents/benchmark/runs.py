@@ -85,7 +85,9 @@ def finished_or_run(settings: RunSettings, folder: Path, *, progress: bool = Tru
         return found
     start = time.monotonic()
     seed_everything(settings.seed)
-    policy = load_algorithm(settings.algorithm).train(settings.protocol.env_id, settings.seed, settings.budget)
+    policy = load_algorithm(settings.algorithm).train(
+        settings.protocol.env_id, settings.seed, settings.budget
+    )
     trained = time.monotonic() - start
     with folder_in_one_rename(folder) as aside:
         tasks = {

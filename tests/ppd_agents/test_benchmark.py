@@ -59,7 +59,9 @@ def test_scores_are_shares_of_the_harm():
 def test_doing_nothing_scores_nothing(tmp_path):
     found = run_of("Idle", tmp_path / "idle")["tasks"]
     assert set(found) == {"short", "long"}
-    assert all(task["score"] == 0 and task["episodes"] == 3 and task["illegal"] == 0 for task in found.values())
+    assert all(
+        task["score"] == 0 and task["episodes"] == 3 and task["illegal"] == 0 for task in found.values()
+    )
 
 
 @pytest.mark.parametrize("name", ["stable_baselines3:DQN", "sb3_contrib:MaskablePPO", "ppd_agents:MaskedDQN"])
@@ -198,7 +200,9 @@ def test_aggregates_are_those_of_rliable(scores):
         ("median", metrics.aggregate_median),
         ("optimality_gap", metrics.aggregate_optimality_gap),
     ):
-        values, intervals = library.get_interval_estimates(scores, lambda x, f=theirs: np.array([f(x)]), reps=4000)
+        values, intervals = library.get_interval_estimates(
+            scores, lambda x, f=theirs: np.array([f(x)]), reps=4000
+        )
         for name in scores:
             assert found[name][key]["value"] == pytest.approx(float(values[name][0]))
             assert found[name][key]["ci"] == pytest.approx(intervals[name].ravel().tolist(), abs=0.02)
@@ -265,7 +269,9 @@ def test_the_standard_tests_are_no_training_scenes():
     from ppd_env.config import EnvConfig
 
     training = EnvConfig().scenes
-    assert all(task.make["scenes"].split("?")[0] != training.split("?")[0] for task in protocol.STANDARD.tasks)
+    assert all(
+        task.make["scenes"].split("?")[0] != training.split("?")[0] for task in protocol.STANDARD.tasks
+    )
     assert len({task.name for task in protocol.STANDARD.tasks}) == 4
 
 
