@@ -1,4 +1,4 @@
-"""``ppd benchmark``: its options, and what it prints; ``benchmark`` does the work, imported when asked for."""
+"""``ppd benchmark``: its options and what it prints; ``benchmark`` does the work, imported when asked for."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 TRUSTED = ("ppd_agents.defender:load_opponent",)
-"""Opponents beside the environment's own that a submitted file may name: they load weights, and run no code."""
+"""Opponents beside the environment's own that a submitted file may name: they load weights, run no code."""
 
 
 @dataclass(frozen=True)

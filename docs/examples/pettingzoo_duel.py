@@ -2,8 +2,8 @@
 
 python docs/examples/pettingzoo_duel.py --steps 5000
 
-Each agent learns the mean gain of placing, or of taking away, a positive and a negative prompt, and prefers the
-better one: the smallest thing that learns in both roles at once.
+Each agent learns the mean gain of placing, or of taking away, a positive and a negative prompt, and prefers
+the better one: the smallest thing that learns in both roles at once.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 python docs/examples/pyg_dqn.py --steps 20000
 
-The dual-space graph goes into GATv2 with both distances as edge attributes; every node gets two values, one for
-each sign, and STOP is worth 0, since the reward is a change of Dice.
+The dual-space graph goes into GATv2 with both distances as edge attributes; every node gets two values, one
+for each sign, and STOP is worth 0, since the reward is a change of Dice.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 python docs/examples/single_file_dqn.py --steps 20000
 
-The mask acts in three places: exploration draws legal actions, the greedy action is the best legal one, and so is
-the action whose value the target takes over.
+The mask acts in three places: exploration draws legal actions, the greedy action is the best legal one, and
+so is the action whose value the target takes over.
 """
 
 import json
@@ -76,7 +76,7 @@ class Buffer:
 
 
 def encode(observation: dict[str, np.ndarray]) -> np.ndarray:
-    """Turn observations into vectors: the status of each patch as one of three, and what the segmenter says."""
+    """Make vectors of observations: the status of each patch as one of three, and what the segmenter says."""
     status = np.eye(3, dtype=np.float32)[observation["status"]]
     parts = [status.reshape(*status.shape[:-2], -1), observation["feedback"], observation["predicted_iou"]]
     return np.concatenate([*parts, observation["steps_left"]], axis=-1)

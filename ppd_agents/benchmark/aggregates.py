@@ -1,7 +1,7 @@
 """Scores of few runs put together as Agarwal et al. propose (NeurIPS 2021): IQM, profiles, improvement.
 
-The intervals are stratified bootstraps: within each task, runs are drawn with replacement. ``rliable`` computes
-the same; the functions of SciPy used here are its own, and need none of its other packages.
+The intervals are stratified bootstraps: within each task, runs are drawn with replacement. ``rliable``
+computes the same; the functions of SciPy used here are its own, and need none of its other packages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mean(scores: np.ndarray) -> np.ndarray:
 
 
 def optimality_gap(scores: np.ndarray) -> np.ndarray:
-    """Return by how much scores (..., runs, tasks) fall short of 1 on average, (...,); above 1 counts as 1."""
+    """Return by how much scores (..., runs, tasks) fall short of 1 on average, (...,); more counts as 1."""
     return np.asarray(1 - np.minimum(_flat(scores), 1.0).mean(axis=-1))
 
 

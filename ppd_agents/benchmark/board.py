@@ -26,8 +26,8 @@ def assemble_board(runs: Runs, protocol: BenchmarkProtocol, budget: int) -> dict
         budget: Training steps of each run.
 
     Returns:
-        ``{"command", "seeds", "versions", "seconds", "results": {TASK: {ALGORITHM: {"score", "per_seed", "ideal",
-        "attacked", "final", "illegal", "episodes"}}}, "aggregates", "profiles", "improvement", "config"}``;
+        ``{"command", "seeds", "versions", "seconds", "results": {TASK: {ALGORITHM: {"score", "per_seed",
+        "ideal", "attacked", "final", "illegal", "episodes"}}}, "aggregates", "profiles", "improvement", "config"}``;
         see ``aggregates`` for the three.
 
     Raises:

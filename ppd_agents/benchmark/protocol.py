@@ -94,7 +94,7 @@ STANDARD = BenchmarkProtocol(
         for who, opponent in (("random", "random"), ("learned", LEARNED_OPPONENT))
     ),
 )
-"""The protocol of ``ppd benchmark``: two sets of scenes, attacked at random and by the attacker that ships."""
+"""The protocol of ``ppd benchmark``: two sets of scenes, attacked at random or by the shipped attacker."""
 
 
 def score(ideal: Sequence[float], attacked: Sequence[float], final: Sequence[float]) -> float:

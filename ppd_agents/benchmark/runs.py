@@ -1,4 +1,4 @@
-"""One training and its tests: a folder with the scores and the recorded episodes, there whole or not at all."""
+"""One training and its tests: a folder with scores and recorded episodes, there whole or not at all."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SAME = 1e-9
 
 
 def check_run(folder: Path, protocol: BenchmarkProtocol | None = None) -> None:
-    """Check that a run's episodes are those of the protocol and give its scores; replaying them is ``replay``'s.
+    """Check that a run's episodes are those of the protocol and give its scores; ``replay`` plays them.
 
     Args:
         folder: Holds ``run.json`` and ``episodes/``.
