@@ -33,7 +33,7 @@ def run_benchmark(options: Benchmark) -> int:
     from dataclasses import replace
 
     from ppd_agents.benchmark.algorithms import load_algorithm
-    from ppd_agents.benchmark.board import assemble_board, board_table, draw_profiles
+    from ppd_agents.benchmark.board import BOARD_FILE, assemble_board, board_table, draw_profiles
     from ppd_agents.benchmark.protocol import STANDARD
     from ppd_agents.benchmark.runs import RunSettings, finished_or_run
     from ppd_agents.locking import sole_user
@@ -54,7 +54,7 @@ def run_benchmark(options: Benchmark) -> int:
                 folder = options.out / re.sub(r"[^\w.-]", "-", name) / f"seed-{seed}"
                 runs.setdefault(name, []).append(finished_or_run(settings, folder))
         result = assemble_board(runs, protocol, options.budget)
-        for path in (options.out / "benchmark.json", options.json):
+        for path in (options.out / BOARD_FILE, options.json):
             if path is not None:
                 write_json(path, result)
         draw_profiles(result, options.out / "profiles.png")

@@ -95,8 +95,8 @@ def judge(paths: tuple[Path, ...], *, any_version: bool = False) -> Iterator[tup
     """Replay every episode that ``paths`` name, with a bar.
 
     Args:
-        paths: Files, or folders in which every ``.json`` file is an episode, but for the ``run.json`` of a
-            benchmark, whose scores must be those of the episodes beside it.
+        paths: Files, or folders in which every ``.json`` file is an episode, but for a benchmark's
+            ``run.json``, whose scores must be those of the episodes beside it, and its ``benchmark.json``.
         any_version: See ``replay``.
 
     Yields:
@@ -121,11 +121,12 @@ def judge(paths: tuple[Path, ...], *, any_version: bool = False) -> Iterator[tup
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    from ppd_agents.benchmark.board import BOARD_FILE
     from ppd_env.errors import PPDError
 
     for path in paths:
         if path.is_dir():
-            found = sorted(path.rglob("*.json"))
+            found = sorted(one for one in path.rglob("*.json") if one.name != BOARD_FILE)
             if not found:
                 raise PPDError(f"{path} holds no episode files.")
             yield from found

@@ -13,6 +13,8 @@ from ppd_agents.benchmark.protocol import BenchmarkProtocol
 from ppd_agents.evaluation.tables import versions
 from ppd_env.errors import PPDError
 
+BOARD_FILE = "benchmark.json"
+
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Algorithm -> the records of its runs."""
 
@@ -27,8 +29,8 @@ def assemble_board(runs: Runs, protocol: BenchmarkProtocol, budget: int) -> dict
 
     Returns:
         ``{"command", "seeds", "versions", "seconds", "results": {TASK: {ALGORITHM: {"score", "per_seed",
-        "ideal", "attacked", "final", "illegal", "episodes"}}}, "aggregates", "profiles", "improvement", "config"}``;
-        see ``aggregates`` for the three.
+        "ideal", "attacked", "final", "illegal", "episodes"}}}, "aggregates", "profiles", "improvement",
+        "config"}``; see ``aggregates`` for those three.
 
     Raises:
         PPDError: A score means nothing, since the attacks of a task did no harm.
