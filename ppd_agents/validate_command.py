@@ -35,6 +35,8 @@ class Validate:
     """Recording: patches per side."""
     seed: int = 0
     """Recording: seed of the episode."""
+    device: str = "cpu"
+    """A torch device to replay or record on, such as cuda."""
     any_version: bool = False
     """Replay files of another version of this project too."""
     json: Annotated[Path | None, arg(metavar="PATH")] = None
@@ -51,7 +53,7 @@ def run_validate(options: Validate) -> int:
     if options.record is not None:
         print(f"Recorded {record_episode(options, options.record)}")
         return 0
-    verdicts = dict(judge(options.files, any_version=options.any_version))
+    verdicts = dict(judge(options.files, options.device, any_version=options.any_version))
     for path, reason in verdicts.items():
         if reason:
             print(f"rejected  {path}\n          {reason}")
@@ -74,9 +76,8 @@ def record_episode(options: Validate, path: Path) -> Path:
     from ppd_env.opponents import load_opponent
     from ppd_env.wrappers import RecordEpisode
 
-    made: dict[str, Any] = {
-        name: getattr(options, name) for name in ("role", "scenes", "segmenter", "features", "grid")
-    }
+    names = ("role", "scenes", "segmenter", "features", "grid", "device")
+    made: dict[str, Any] = {name: getattr(options, name) for name in names}
     player = load_opponent(options.player)
     env = RecordEpisode(gymnasium.make("PPD-v0", **made), path.parent, file=path.name)
     bare = env.unwrapped
@@ -91,12 +92,15 @@ def record_episode(options: Validate, path: Path) -> Path:
     return path
 
 
-def judge(paths: tuple[Path, ...], *, any_version: bool = False) -> Iterator[tuple[Path, str]]:
+def judge(
+    paths: tuple[Path, ...], device: str = "cpu", *, any_version: bool = False
+) -> Iterator[tuple[Path, str]]:
     """Replay every episode that ``paths`` name, with a bar.
 
     Args:
         paths: Files, or folders in which every ``.json`` file is an episode, but for a benchmark's
             ``run.json``, whose scores must be those of the episodes beside it, and its ``benchmark.json``.
+        device: See ``replay``.
         any_version: See ``replay``.
 
     Yields:
@@ -113,7 +117,7 @@ def judge(paths: tuple[Path, ...], *, any_version: bool = False) -> Iterator[tup
             if path.name == RUN_FILE:
                 check_run(path.parent)
             else:
-                replay(read_episode(path), trusted=TRUSTED, any_version=any_version)
+                replay(read_episode(path), trusted=TRUSTED, any_version=any_version, device=device)
         except PPDError as error:
             yield path, str(error)
         else:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import gymnasium
 import numpy as np
 
+from ppd_env.config import EnvConfig
 from ppd_env.envs.gymnasium_env import PointPromptEnv
 from ppd_env.errors import EpisodeError, PPDError
 from ppd_env.features.registry import load_features
@@ -138,6 +139,7 @@ def replay(
     *,
     trusted: Collection[str] = (),
     any_version: bool = False,
+    device: str = "cpu",
     tolerance: float = TOLERANCE,
 ) -> None:
     """Play an episode again and compare every step.
@@ -146,17 +148,21 @@ def replay(
         episode: The record.
         trusted: Opponents ``module:callable`` that may be imported; a submitted file must not run code.
         any_version: Play it although another version of this project recorded it.
+        device: Torch device to play on, whatever the record names.
         tolerance: On every Dice and reward.
 
     Raises:
         EpisodeError: The episode cannot be played here, or differs from its record; the message says where.
     """
     _check_version(episode, any_version)
-    opponent = str(episode.make.get("opponent", "random"))
-    if not is_own_opponent(opponent) and opponent.partition("?")[0] not in trusted:
-        _reject(f"its opponent {opponent!r} is code that is not part of this project, and is not run")
     try:
-        env = gymnasium.make(episode.env_id, **episode.make)
+        # Gymnasium's own arguments, such as a limit of steps, are none of the game's.
+        opponent = EnvConfig.from_kwargs(**{**episode.make, "device": device}).opponent
+        if not is_own_opponent(opponent) and opponent.partition("?")[0] not in trusted:
+            _reject(f"its opponent {opponent!r} is code that is not part of this project, and is not run")
+        env = gymnasium.make(episode.env_id, **{**episode.make, "device": device})
+    except EpisodeError:
+        raise
     except (PPDError, TypeError) as error:
         _reject(f"its environment cannot be made: {error}")
     try:

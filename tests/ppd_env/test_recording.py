@@ -132,6 +132,7 @@ def flatter(content):
         (lambda c: c.update(options={"scene": 99}), "cannot be begun"),
         (lambda c: c["make"].update(grid=7), "and not"),
         (lambda c: c["make"].update(colour="red"), "cannot be made.*colour"),
+        (lambda c: c["make"].update(max_episode_steps=2), "cannot be made.*max_episode_steps"),
         (lambda c: c["make"].update(opponent="os:system?command=true"), "is not run"),
         (lambda c: c["signatures"].update(segmenter="mine"), "other segmenter"),
         (lambda c: c["signatures"].update(scenes="mine"), "other scenes"),
@@ -183,6 +184,10 @@ def test_json_of_another_kind_is_rejected(recorded, text):
 def test_other_versions_can_be_replayed_on_request(edit):
     path = edit(lambda c: c["versions"].update({"point-prompt-defender": "9.9"}))
     replay(read_episode(path), any_version=True)
+
+
+def test_the_device_of_the_record_does_not_matter(edit):
+    replay(read_episode(edit(lambda c: c["make"].update(device="cuda:7"))))
 
 
 def test_huge_and_absent_files_are_rejected(recorded, tmp_path):
