@@ -122,8 +122,8 @@ class SB3Policy:
 
     def act(self, observation: Any, action_mask: np.ndarray) -> int:
         """Return the best action; a class that knows no masks is shown none."""
-        masks = {"action_masks": action_mask} if self._masked else {}
-        action, _ = self._model.predict(observation, deterministic=True, **masks)  # type: ignore[call-arg]
+        masks: dict[str, Any] = {"action_masks": action_mask} if self._masked else {}
+        action, _ = self._model.predict(observation, deterministic=True, **masks)
         return int(action)
 
 

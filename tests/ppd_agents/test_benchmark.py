@@ -191,8 +191,10 @@ def scores():
 
 
 def test_aggregates_are_those_of_rliable(scores):
-    metrics = pytest.importorskip("rliable.metrics", reason="rliable is not installed: pip install rliable")
-    library = pytest.importorskip("rliable.library")
+    try:
+        from rliable import library, metrics
+    except (ImportError, TypeError) as error:  # its arch 7 needs a pandas before 3
+        pytest.skip(f"rliable cannot be imported ({error}): pip install rliable 'pandas<3'")
     found = aggregates.aggregate(scores, resamples=4000)
     for key, theirs in (
         ("iqm", metrics.aggregate_iqm),
