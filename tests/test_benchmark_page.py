@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from ppd_agents.benchmark import protocol
@@ -14,13 +15,13 @@ OTHERS = (ROOT / "docs" / "other_algorithms.md").read_text(encoding="utf-8")
 ALGORITHM, RECORDING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_algorithm_of_the_page_plays_legal_moves(tmp_path, tiny_kwargs):
-    import gymnasium as gym
-
+def test_the_algorithm_of_the_page_plays_legal_moves(tiny_kwargs, monkeypatch):
     names = {}
     exec(compile(ALGORITHM, "benchmark.md", "exec"), names)
-    policy = names["FewestPrompts"]().train("PPD-v0", 0, 10)
-    env = gym.make("PPD-v0", invalid_action="raise", **tiny_kwargs, **policy.view)
+    spec = gym.envs.registration.EnvSpec("PPD-page-v0", gym.spec("PPD-v0").entry_point, kwargs=tiny_kwargs)
+    monkeypatch.setitem(gym.registry, spec.id, spec)
+    policy = names["FewestPrompts"]().train(spec.id, 0, 10)
+    env = gym.make(spec.id, invalid_action="raise", **policy.view)
     observation, info = env.reset(seed=0)
     over, first = False, observation["status"]
     while not over:

@@ -99,7 +99,8 @@ def draw_profiles(result: Mapping[str, Any], path: Path) -> None:
     taus = result["profiles"]["thresholds"]
     for name, found in result["profiles"]["algorithms"].items():
         (line,) = axes.plot(taus, found["share"], drawstyle="steps-post", label=name)
-        axes.fill_between(taus, *found["ci"], step="post", alpha=0.15, color=line.get_color())
+        low, high = found["ci"]
+        axes.fill_between(taus, low, high, step="post", alpha=0.15, color=line.get_color())
     axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     axes.axvline(1, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("score (0: nothing repaired, 1: the Dice from before the attack)")

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 
 FOLDER = Path(__file__).parents[2] / "ppd_agents" / "hyperparams"
 WORLD = {
@@ -49,6 +48,7 @@ def test_rl_zoo_trains(algorithm, tmp_path):
 
 
 def test_settings_name_what_the_environment_knows():
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra [agents]")
     from ppd_agents.benchmark.protocol import VIEW_ARGUMENTS
 
     paths = sorted(FOLDER.glob("*.yml"))
