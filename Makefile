@@ -8,14 +8,16 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EXAMPLES ?= $(basename $(notdir $(wildcard docs/examples/requirements/*.txt)))
+EXAMPLE_VENVS := .venv-examples
 
 NEEDS_HEADLESS = $(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev headless run lint test test-slow docs clean distclean
+.PHONY: help install dev headless fitting-opencv run lint test test-slow test-examples docs clean distclean
 
 help: ## Show what can be made.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.agents ## Make the virtual environment and install the packages `ppd run` needs.
 
@@ -39,6 +41,21 @@ docs: $(VENV)/.docs ## Build the documentation into build/site; a warning is an 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
+test-examples: dev $(EXAMPLES:%=$(EXAMPLE_VENVS)/%/.ready) ## Run other people's algorithms, each in an environment of its own (EXAMPLES=pyg_dqn: one).
+	$(BIN)/python -m pytest -q tests/examples $(ARGS)
+	@set -e; for name in $(EXAMPLES); do echo "docs/examples/$$name.py"; \
+	$(EXAMPLE_VENVS)/$$name/bin/python -m pytest -q tests/examples -k $$name $(ARGS); done
+
+$(EXAMPLE_VENVS)/%/.ready: docs/examples/requirements/%.txt pyproject.toml | $(BIN)/python
+	@echo "Installing the packages of $* ..."
+	$(BIN)/python -m venv $(EXAMPLE_VENVS)/$*
+	$(EXAMPLE_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< --editable . pytest
+	@$(MAKE) --no-print-directory VENV=$(EXAMPLE_VENVS)/$* fitting-opencv
+	@touch $@
+
+fitting-opencv:
+	@$(NEEDS_HEADLESS)
+
 # opencv-python links libGL and libglib; where the system lacks them, the same version without windows serves.
 headless:
 	@echo "libGL or libglib is missing: installing opencv without windows ..."
@@ -49,8 +66,8 @@ clean: ## Remove caches and build outputs (not runs/).
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find ppd_env ppd_agents experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove the virtual environment as well.
-	rm -rf $(VENV)
+distclean: clean ## Remove the virtual environments as well.
+	rm -rf $(VENV) $(EXAMPLE_VENVS)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed (on Debian or Ubuntu," \

@@ -25,7 +25,7 @@ from ppd_agents.dqn.agent import Agent, GreedyAgent
 from ppd_agents.evaluation.rollouts import Policy, generators, play
 from ppd_agents.evaluation.rows import ideal_statuses
 from ppd_agents.evaluation.statistics import Bootstrap, change, recovery
-from ppd_agents.evaluation.tables import as_plain, versions, write_json
+from ppd_agents.evaluation.tables import as_plain, versions
 from ppd_agents.pipeline import agents_fingerprint
 from ppd_agents.shipped import open_agent
 from ppd_agents.training.adversarial import train_adversarial
@@ -34,6 +34,7 @@ from ppd_env.errors import ConfigError
 from ppd_env.scenes.bank import SceneBank, open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
+from ppd_env.whole_files import write_json
 
 BASE: Mapping[str, Any] = {
     "scenes": "shapes://train?count=120&seed=0",

@@ -16,10 +16,11 @@ import tyro
 
 from ppd_agents.benchmarking.machine import machine, peak_memory
 from ppd_agents.benchmarking.official import official_sam, save_official
-from ppd_agents.evaluation.tables import versions, write_json
+from ppd_agents.evaluation.tables import versions
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import preset
 from ppd_env.loading import as_device
+from ppd_env.whole_files import write_json
 
 EPISODES = 1000
 """Of either agent in the published schedule."""

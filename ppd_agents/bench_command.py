@@ -35,8 +35,8 @@ def run_bench_command(options: Bench) -> int:
     """Measure, print the tables, and return the exit code."""
     from ppd_agents.benchmarking.bench import BenchConfig, quick, run_bench
     from ppd_agents.benchmarking.table import bench_text
-    from ppd_agents.evaluation.tables import write_json
     from ppd_env.loading import as_device
+    from ppd_env.whole_files import write_json
 
     device = as_device(options.device)
     usual = ("mini", "vit_b", "vit_h") if device.type == "cuda" else ("mini", "vit_b")

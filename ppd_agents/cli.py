@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from ppd_agents.bench_command import Bench, run_bench_command
+from ppd_agents.benchmark_command import Benchmark, run_benchmark
 from ppd_agents.data_command import Data, run_data
 from ppd_agents.doctor_command import Doctor, run_doctor
 from ppd_agents.encode_command import Encode, run_encode
@@ -23,6 +24,7 @@ from ppd_agents.failures import guarded, refuse_unwritable
 from ppd_agents.play_command import Play, run_play
 from ppd_agents.robustness_command import Robustness, asked, run_robustness
 from ppd_agents.table_command import TableOptions, run_table
+from ppd_agents.validate_command import Validate, run_validate
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -176,6 +178,8 @@ Command = (
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Play, subcommand("play")]
     | Annotated[Export, subcommand("export")]
+    | Annotated[Benchmark, subcommand("benchmark")]
+    | Annotated[Validate, subcommand("validate")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Completion, subcommand("completion")]
 )
@@ -206,9 +210,9 @@ def _training(options: Run | Train) -> TrainConfig:
 
 
 def _run(options: Run) -> int:
-    from ppd_agents.evaluation.tables import write_json
     from ppd_agents.locking import sole_user
     from ppd_agents.pipeline import RunConfig, run_all
+    from ppd_env.whole_files import write_json
 
     folder = options.runs / _checked_name(options.name)
     train = _training(options)
@@ -240,7 +244,7 @@ def _train(options: Train) -> int:
 
 
 def _evaluate(options: Evaluate) -> int:
-    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.whole_files import write_json
 
     if asked(options):
         return run_robustness(options, partial(_evaluation, options))
@@ -360,6 +364,8 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Encode: run_encode,
     Data: run_data,
     Bench: run_bench_command,
+    Benchmark: run_benchmark,
+    Validate: run_validate,
     Play: run_play,
     Export: run_export,
     Doctor: run_doctor,
@@ -402,5 +408,5 @@ def _parsed(words: list[str]) -> Any:
 
 def _hope(options: Any = None) -> str:
     """Say what follows an interruption, where the command can go on."""
-    resumable = isinstance(options, Run | Train | Encode) or _keeps_stages(options)
+    resumable = isinstance(options, Run | Train | Encode | Benchmark) or _keeps_stages(options)
     return "the same command goes on where it stopped" if resumable else ""

@@ -29,8 +29,8 @@ class Data:
 
 def run_data(options: Data) -> int:
     """Look, print what was found, and return the exit code: 1 where something is broken or missing."""
-    from ppd_agents.evaluation.tables import write_json
     from ppd_agents.inspection import check_path, check_scenes, list_references
+    from ppd_env.whole_files import write_json
 
     result: dict[str, Any]
     if options.action == "references":

@@ -24,7 +24,7 @@ def run_doctor(options: Doctor) -> int:
     checks = examine()
     print(text(checks))
     if options.json is not None:
-        from ppd_agents.evaluation.tables import write_json
+        from ppd_env.whole_files import write_json
 
         write_json(options.json, as_json(checks))
     return 0 if all(check.ok for check in checks) else 1

@@ -35,7 +35,7 @@ class Encode:
 def run_encode(options: Encode) -> int:
     """Encode, print what was done, and return the exit code: 1 where the disk refused images."""
     from ppd_agents.encoding import EncodeConfig, encode_scenes
-    from ppd_agents.evaluation.tables import write_json
+    from ppd_env.whole_files import write_json
 
     config = EncodeConfig(
         scenes=options.uri,

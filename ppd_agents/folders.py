@@ -39,14 +39,6 @@ def folder_in_one_rename(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_in_one_rename(path: Path, content: bytes) -> None:
-    """Write a file aside, then rename it; folders that are missing are made, a file of that name replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(content)
-    aside.replace(path)
-
-
 def remove_folder(path: Path) -> None:
     """Remove a folder so that half of it is never found under its name."""
     old = path.with_name(f".{path.name}.old")

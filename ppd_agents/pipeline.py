@@ -14,7 +14,7 @@ from ppd_agents.evaluation.measure import measure
 from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.stages import fingerprint
-from ppd_agents.evaluation.tables import assemble, write_json
+from ppd_agents.evaluation.tables import assemble
 from ppd_agents.report.html import Gallery, render, write_report
 from ppd_agents.report.learning import learning_curves
 from ppd_agents.report.pick import gallery
@@ -26,6 +26,7 @@ from ppd_env.errors import PPDError
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
+from ppd_env.whole_files import write_json
 
 Say = Callable[[str], None]
 

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from ppd_agents.defender import Defender, Refinement
-from ppd_agents.evaluation.tables import write_json
 from ppd_agents.methods.contract import at_native_size, decode
 from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
@@ -20,6 +19,7 @@ from ppd_env.scenes.reading import read_image
 from ppd_env.scenes.scene import RawScene
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.whole_files import write_json
 
 TRAINED_HERE = Path("runs/default/training/defender")
 SHIPPED = "mini"

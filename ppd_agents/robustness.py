@@ -16,13 +16,13 @@ from ppd_agents.evaluation.curves import CurvePlan, tabulate_curves
 from ppd_agents.evaluation.measure import Pass, measure_scenes, scene_notes
 from ppd_agents.evaluation.rows import Rival
 from ppd_agents.evaluation.settings import EvaluationConfig, on_models
-from ppd_agents.evaluation.tables import as_plain, versions, write_json
+from ppd_agents.evaluation.tables import as_plain, versions
 from ppd_agents.evaluation.transfer import Attack, Home, alike, measure_transfer, tabulate_transfer
-from ppd_agents.folders import write_in_one_rename
 from ppd_agents.pipeline import Clock, agents_fingerprint, policies
 from ppd_agents.report.pictures import TITLES, curve_picture, matrix_picture, save_picture
 from ppd_agents.report.summary import interval, percent, ratio, ratio_interval
 from ppd_env.errors import ConfigError
+from ppd_env.whole_files import write_in_one_rename, write_json
 
 _RECOVERY = ("recovery", "recovery_low", "recovery_high", "n")
 

@@ -4,10 +4,10 @@ Importing this package registers ``PPD-v0`` with Gymnasium and ``ppd/ppd-v0`` wi
 import torch.
 """
 
-from ppd_env.errors import ConfigError, PPDError, SceneError
+from ppd_env.errors import ConfigError, EpisodeError, PPDError, SceneError
 from ppd_env.registration import register
 
-__all__ = ["ConfigError", "PPDError", "SceneError", "register"]
+__all__ = ["ConfigError", "EpisodeError", "PPDError", "SceneError", "register"]
 __version__ = "0.1.0"
 
 register()

@@ -25,3 +25,7 @@ class SceneError(PPDError):
     def __str__(self) -> str:
         """Return ``file: reason``."""
         return f"{self.file}: {self.reason}"
+
+
+class EpisodeError(PPDError):
+    """A recorded episode is not what it claims to be, or cannot be replayed here."""

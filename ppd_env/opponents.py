@@ -140,6 +140,16 @@ def play_phase(
         live = [i for i, done in zip(live, over.tolist(), strict=True) if not done]
 
 
+OWN = ("random", "oracle")
+"""Opponents that are part of this package; every other one is imported from the module its URI names."""
+
+
+def is_own_opponent(uri: str) -> bool:
+    """Tell whether a URI names one of ``OWN``, for which nothing is imported."""
+    parsed = parse_uri(uri)
+    return parsed.scheme in OWN and not parsed.path
+
+
 _loaded: dict[str, Opponent] = {}
 
 

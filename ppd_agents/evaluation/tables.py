@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ppd_agents.evaluation.rollouts import Policy
 from ppd_agents.evaluation.scoring import Measurements
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.evaluation.tabulate import tabulate
-from ppd_agents.folders import write_in_one_rename
+from ppd_env.whole_files import installed_versions
 
 PACKAGES = (
     "point-prompt-defender",
@@ -32,13 +30,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(PACKAGES)
 
 
 def assemble(
@@ -104,8 +96,3 @@ def evaluate(
     measured = measure(config, attacker, defender, agents=agents, folder=folder, progress=progress)
     seconds = time.monotonic() - start
     return assemble(measured, config, command=command, seconds=seconds, extra={"agents": agents})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, aside first and then renamed."""
-    write_in_one_rename(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ppd_agents.folders import write_in_one_rename
 from ppd_agents.report.charts import Curve, legend, line_chart
 from ppd_agents.report.gallery import GalleryScene, scene_figure
 from ppd_agents.report.summary import duration, flatten, set_view
+from ppd_env.whole_files import write_in_one_rename
 
 
 @dataclass(frozen=True)

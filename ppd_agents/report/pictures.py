@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppd_agents.folders import write_in_one_rename
+from ppd_env.whole_files import write_in_one_rename
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppd_agents.evaluation.paper.layout import Grid, grids, rows_of
-from ppd_agents.evaluation.tables import write_json
+from ppd_env.whole_files import write_json
 
 _COLUMNS = (
     "kind",
