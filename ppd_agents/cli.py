@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from ppd_agents.encode_command import Encode, run_encode
+from ppd_agents.serve_command import Serve, run_serve
 from ppd_env.allocator import keep_freed_memory
 from ppd_env.errors import ConfigError, PPDError
 
@@ -168,6 +169,7 @@ Command = (
     | Annotated[Refine, subcommand("refine")]
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Doctor, subcommand("doctor")]
 )
 
@@ -359,6 +361,7 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Refine: _refine,
     Encode: run_encode,
     Data: _data,
+    Serve: run_serve,
     Doctor: _doctor,
 }
 
