@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Serve:
     """Name or folder of a trained attacker."""
     defender: str | None = None
     """Name or folder of a trained defender; where none is named, the one of `ppd run`, else `mini`."""
-    scenes: tuple[str, ...] = ("photos://test", "shapes://test?count=12&seed=0")
+    scenes: tuple[str, ...] = ("shapes://test?count=12&seed=0", "photos://test")
     """URIs of scenes whose first 24 are offered as examples with ground truth."""
     host: str = "127.0.0.1"
     """Address to listen on; anything but this machine's own opens the demo to the network."""
@@ -78,10 +79,9 @@ def run_serve(options: Serve) -> int:
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2
         )
-        try:
+        with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[door])
-        except KeyboardInterrupt:
-            print("\nStopped.")
+        print("\nStopped.")
     return 0
 
 

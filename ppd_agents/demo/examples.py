@@ -40,8 +40,11 @@ class Example:
 
     @cached_property
     def thumbnail(self) -> bytes:
-        """A small JPEG."""
-        return jpeg(self.scene().image, THUMBNAIL)
+        """A small JPEG in which the object stands out."""
+        scene = self.scene()
+        dimmed = scene.image // 3
+        dimmed[scene.mask] = scene.image[scene.mask]
+        return jpeg(dimmed, THUMBNAIL)
 
     def scene(self) -> RawScene:
         """Read the scene.

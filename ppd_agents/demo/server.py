@@ -10,11 +10,11 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request as WebRequest
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from ppd_agents.demo.examples import Example, jpeg
 from ppd_agents.demo.guard import Guard
@@ -69,7 +69,7 @@ class Server:
         self.limits, self.shelf = limits or Limits(), shelf or Shelf()
         self._models, self._files = Turns("models"), Turns("files")
 
-    def app(self, host: str, names: tuple[str, ...] = ()) -> Starlette:
+    def app(self, host: str, names: tuple[str, ...] = ()) -> ASGIApp:
         """Return the ASGI application.
 
         Args:
@@ -95,8 +95,7 @@ class Server:
             Mount("/page", StaticFiles(directory=PAGE)),
         ]
         handlers: Any = {PPDError: _refused, HTTPException: _not_there, Exception: _broken}
-        guard = Middleware(Guard, host=host, names=names)
-        return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
+        return Guard(Starlette(routes=routes, exception_handlers=handlers), host, names)
 
     async def _about(self, request: WebRequest) -> Response:
         models = self.studio.models
@@ -188,6 +187,7 @@ class Server:
             try:
                 view = await self._models.take(next, views, None)
             except Exception as error:
+                logging.getLogger("ppd.demo").error("A game broke off", exc_info=error)
                 yield json.dumps({"error": _in_words(error)}) + "\n"
                 return
 
@@ -246,7 +246,6 @@ def _in_words(error: Exception) -> str:
     """Return what may be said about an error; of unexpected ones the details stay on the server."""
     if isinstance(error, PPDError):
         return str(error)
-    logging.getLogger("ppd.demo").error("A request failed", exc_info=error)
     return "Something went wrong on the server; its terminal says what."
 
 

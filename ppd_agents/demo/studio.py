@@ -179,9 +179,11 @@ class Studio:
             The view before, one after each step, and why it ended.
 
         Raises:
-            PPDError: A prompt cannot be used.
+            PPDError: A prompt cannot be used, or there is none.
         """
         where, signs = self._checked(picture, points, labels)
+        if not len(signs):
+            raise PPDError("There is nothing to defend. Set at least one point.")
         models = self.models
         found = models.defender.refine_seen(self._target(picture), where, signs, models.segmenter)
         yield self._view(picture, where, signs)

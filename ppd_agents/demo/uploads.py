@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from ppd_env.errors import PPDError, SceneError
 from ppd_env.scenes.reading import MaskRule, read_image, read_pair
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What may be sent, as Pillow names it; its other readers are never asked about a stranger's file."""
 
 SMALLEST_SIDE = 16
