@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Serve:
-    """Open the web demo: click prompts on a picture, attack them, defend them. Nothing leaves this machine."""
+    """Serve the web demo: click prompts on a picture, attack them, defend them; all on this machine."""
 
     segmenter: str = "mini"
     """URI of the segmenter, such as sam:facebook/sam-vit-huge."""
@@ -128,5 +128,7 @@ def listening(host: str, port: int) -> socket.socket:
         elif error.errno == errno.EACCES:
             reason = f"Port {port} may not be used without special rights: choose one from 1024 on."
         else:
-            reason = f"{host!r} is not an address to listen on here ({error.strerror or error}); try 127.0.0.1."
+            reason = (
+                f"{host!r} is not an address to listen on here ({error.strerror or error}); try 127.0.0.1."
+            )
         raise PPDError(reason) from None

@@ -76,7 +76,9 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             return "Other web pages may not use this server."
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            navigates = (
+                headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            )
             return None if navigates else "Other web pages may not use this server."
         return None
 

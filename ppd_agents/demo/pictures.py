@@ -121,7 +121,7 @@ class OneScene:
 
 
 class Shelf:
-    """Pictures by id; those nobody asked for in a while go, and the longest untouched where there are too many.
+    """Pictures by id; what nobody asked for in a while goes, and where there are too many, the oldest.
 
     Args:
         count: Pictures at most.

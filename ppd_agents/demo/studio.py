@@ -153,9 +153,7 @@ class Studio:
             PPDError: There is no such prompter, or it lacks a reference or a ground truth.
         """
         models, grid = self.models, self.models.defender.agent.grid
-        embedding, features = seen(
-            picture.image, picture.encoder(models.segmenter, models.features, grid)
-        )
+        embedding, features = seen(picture.image, picture.encoder(models.segmenter, models.features, grid))
         target = SeenTarget(features, picture.mask, embedding=embedding)
         references: Sequence[SeenReference] = ()
         if reference is not None:
@@ -235,7 +233,10 @@ class Studio:
         view = self.segment(picture, points, labels)
         truth = picture.mask if picture.mask is not None else np.zeros_like(view.mask)
         score = "" if view.dice is None else f"Dice {view.dice:.3f}   "
-        caption = (f"{score}predicted IoU {view.predicted_iou:.3f}   prompts {len(view.labels)}", picture.name)
+        caption = (
+            f"{score}predicted IoU {view.predicted_iou:.3f}   prompts {len(view.labels)}",
+            picture.name,
+        )
         status = np.where(view.labels == 1, POSITIVE, NEGATIVE).astype(np.int8)
         scene = RawScene(picture.name, picture.image, truth, "")
         return draw(Frame(scene, view.mask, view.points, status, status == INACTIVE, caption))

@@ -1,4 +1,4 @@
-"""One job at a time in a thread of its own, first come, first served: visitors wait for a step, not a session."""
+"""One job at a time in a thread of its own, first come, first served: visitors wait for single steps."""
 
 from __future__ import annotations
 

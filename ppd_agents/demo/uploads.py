@@ -66,7 +66,7 @@ def image_of(content: bytes, name: str, limits: Limits) -> np.ndarray:
         TooLargeError: It has too many bytes or pixels.
         PPDError: It is no image that can be used; the message names it as its sender does.
     """
-    return _read({name: content}, limits, lambda paths: read_image(paths[0]))
+    return _read([(name, content)], limits, lambda paths: read_image(paths[0]))
 
 
 def mask_of(content: bytes, name: str, picture: bytes | np.ndarray, limits: Limits) -> np.ndarray:
@@ -87,7 +87,7 @@ def mask_of(content: bytes, name: str, picture: bytes | np.ndarray, limits: Limi
     """
     if isinstance(picture, np.ndarray):
         picture = _as_file(picture)
-    files = {"the image": picture, name: content}
+    files = [("(the picture)", picture), (name, content)]
     return _read(files, limits, lambda paths: _mask(*paths))
 
 
@@ -108,15 +108,17 @@ def _as_file(image: np.ndarray) -> bytes:
     return stored.getvalue()
 
 
-def _read(files: dict[str, bytes], limits: Limits, read: Callable[[list[Path]], T]) -> T:
-    """Put files where the readers of data sets can read them, for as long as that takes."""
+def _read(files: list[tuple[str, bytes]], limits: Limits, read: Callable[[list[Path]], T]) -> T:
+    """Put named files where the readers of data sets can read them, for as long as that takes."""
     with tempfile.TemporaryDirectory(prefix="ppd-upload-") as folder:
-        paths = {Path(folder) / f"upload-{number}": name for number, name in enumerate(files)}
-        for path, name in paths.items():
-            if len(files[name]) > limits.bytes:
+        paths = {}
+        for number, (name, content) in enumerate(files):
+            if len(content) > limits.bytes:
                 raise limits.too_long(name)
-            path.write_bytes(files[name])
+            path = Path(folder) / f"upload-{number}"
+            path.write_bytes(content)
             _measure(path, name, limits)
+            paths[path] = name
         try:
             return read(list(paths))
         except SceneError as error:
@@ -125,7 +127,7 @@ def _read(files: dict[str, bytes], limits: Limits, read: Callable[[list[Path]], 
                 reason = reason.replace(str(path), name).replace(path.name, name)
             raise PPDError(f"{paths.get(Path(error.file), 'the file')}: {reason}") from None
         except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError):
-            raise PPDError(f"{list(files)[-1]}: cannot be read, it may be damaged.") from None
+            raise PPDError(f"{files[-1][0]}: cannot be read, it may be damaged.") from None
 
 
 def _measure(path: Path, name: str, limits: Limits) -> None:

@@ -113,7 +113,9 @@ def build_bank(
     return bank_of(open_source(scenes), Encoder(segmenter, features, grid), cache=cache, progress=progress)
 
 
-def bank_of(source: SceneSource, encoder: Encoder, *, cache: bool = True, progress: bool = False) -> SceneBank:
+def bank_of(
+    source: SceneSource, encoder: Encoder, *, cache: bool = True, progress: bool = False
+) -> SceneBank:
     """Bring all scenes of a source together; see ``build_bank``.
 
     Args:

@@ -4,7 +4,6 @@ from functools import cache
 
 from ppd_agents.defender import Defender
 from ppd_agents.demo.examples import open_examples
-from ppd_agents.demo.pictures import Shelf
 from ppd_agents.demo.studio import Studio, load_models
 from ppd_agents.demo.uploads import Limits
 from ppd_agents.shipped import open_agent
@@ -25,9 +24,3 @@ def examples():
 
 def studio():
     return Studio(models())
-
-
-def server(**shelf):
-    from ppd_agents.demo.server import Server
-
-    return Server(studio(), examples(), LIMITS, Shelf(**shelf))

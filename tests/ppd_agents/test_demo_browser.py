@@ -9,22 +9,23 @@ import time
 
 import numpy as np
 import pytest
+from demo_models import examples, studio
+from demo_web import NEEDED, server, uvicorn
 from PIL import Image
-
-pytest.importorskip("uvicorn", reason="the web demo's packages are missing: pip install '.[demo]'")
-api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install '.[dev]'")
-
-import uvicorn
-from demo_models import examples, server, studio
 
 from ppd_agents.refining import read_points
 
+api = pytest.importorskip("playwright.sync_api", reason=NEEDED)
 NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium found: apt-get install chromium, or set CHROMIUM=PATH", allow_module_level=True)
 
-PATIENCE = 60_000  # milliseconds; a busy machine is slow
+NOTHING = "\u2013"
+"""What stands where there is no number yet, an en dash."""
+
+PATIENCE = 60_000
+"""Milliseconds; a busy machine is slow."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_clicks_change_the_mask(page):
     empty = pixels(page)
     click(page, 150, 60)
     expect(page, "#count").to_have_text("1", timeout=PATIENCE)
-    expect(page, "#dice").not_to_have_text("–", timeout=PATIENCE)
+    expect(page, "#dice").not_to_have_text(NOTHING, timeout=PATIENCE)
     wanted = studio().segment(examples()[0].picture(), [[150, 60]], [1])
     assert score(page, "#dice") == pytest.approx(wanted.dice, abs=0.03)  # a click is exact to a screen pixel
     one = pixels(page)
@@ -120,7 +121,7 @@ def test_clicks_change_the_mask(page):
     expect(page, "#count").to_have_text("2", timeout=PATIENCE)
     page.locator("#clear").click()
     expect(page, "#count").to_have_text("0", timeout=PATIENCE)
-    expect(page, "#dice").to_have_text("–", timeout=PATIENCE)
+    expect(page, "#dice").to_have_text(NOTHING, timeout=PATIENCE)
     assert (np.abs(pixels(page) - empty).sum(axis=2) > 20).mean() < 0.001
 
 
@@ -189,15 +190,15 @@ def test_own_files_and_bad_ones(page, tmp_path):
     page.locator("#file").set_input_files(tmp_path / "bad.png")
     expect(page, "#error").to_contain_text("bad.png: is not an image", timeout=PATIENCE)
     page.locator("#file").set_input_files(tmp_path / "mine.png")
-    expect(page, "#status").to_contain_text("mine.png, 256 × 256 pixels", timeout=PATIENCE)
+    expect(page, "#status").to_contain_text("mine.png, 256 \u00d7 256 pixels", timeout=PATIENCE)
     expect(page, "#error").to_be_hidden()
     expect(page, "#attack").to_be_disabled()
     click(page, 150, 60)
-    expect(page, "#iou").not_to_have_text("–", timeout=PATIENCE)
+    expect(page, "#iou").not_to_have_text(NOTHING, timeout=PATIENCE)
     page.locator("#defend").click()  # without a ground truth it is watched by the predicted IoU
     expect(page, "#status").to_contain_text("Predicted IoU", timeout=PATIENCE)
     page.locator("#truth-file").set_input_files(tmp_path / "mask.png")
-    expect(page, "#dice").not_to_have_text("–", timeout=PATIENCE)
+    expect(page, "#dice").not_to_have_text(NOTHING, timeout=PATIENCE)
     expect(page, "#attack").to_be_enabled()
 
 

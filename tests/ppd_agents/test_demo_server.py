@@ -10,12 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_models import examples, studio
+from demo_web import httpx, server
 from PIL import Image
-
-pytest.importorskip("starlette", reason="the web demo's packages are missing: pip install '.[demo]'")
-httpx = pytest.importorskip("httpx", reason="Starlette's test client needs httpx: pip install '.[dev]'")
-
-from demo_models import examples, server, studio
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -128,7 +125,9 @@ def test_own_images_and_masks_are_taken(web):
     assert learnt["truth"] is True
     view = web.post(f"/api/pictures/{mine['id']}/segment", json={"points": [[30, 20]], "labels": [1]}).json()
     assert view["dice"] > 0.5
-    small = web.put(f"/api/pictures/{mine['id']}/mask?name=m.png", content=stored(Image.new("L", (30, 30), 1)))
+    small = web.put(
+        f"/api/pictures/{mine['id']}/mask?name=m.png", content=stored(Image.new("L", (30, 30), 1))
+    )
     assert small.status_code == 400
     assert small.json()["error"].startswith("m.png: is 30 x 30 pixels")
 
@@ -259,7 +258,7 @@ def test_what_breaks_stays_on_the_server():
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-# ---- who may ask -------------------------------------------------------------------------------------------------
+# ---- who may ask ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,7 +300,7 @@ def test_a_server_for_the_network_answers_to_addresses_and_its_own_names():
         assert web.get("/api/about", headers={"host": host}).status_code == status, host
 
 
-# ---- several users -----------------------------------------------------------------------------------------------
+# ---- several users -------------------------------------------------------------------------------
 
 
 def test_users_do_not_share_what_they_work_on(web):

@@ -1,5 +1,7 @@
 """What the web demo does with a picture, without the web."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from demo_models import examples, models, studio
@@ -86,7 +88,7 @@ def test_an_attack_adds_points_and_breaks_the_mask(picture):
     assert end == "the budget of 6 steps is used up"
     assert len(views) == 7
     assert views[-1].dice < views[0].dice - 0.3
-    for before, after in zip(views, views[1:], strict=False):
+    for before, after in pairwise(views):
         assert len(after.labels) == len(before.labels) + 1
         assert len(after.touched) == 1
         new = {tuple(p) for p in after.points} - {tuple(p) for p in before.points}
@@ -166,7 +168,9 @@ def test_a_defender_is_no_attacker():
 
 
 def test_other_features_match_while_agents_keep_theirs(picture):
-    mixed = load_models(models().segmenter, "segmenter", Defender.load("mini"), open_agent("mini", "attacker"))
+    mixed = load_models(
+        models().segmenter, "segmenter", Defender.load("mini"), open_agent("mini", "attacker")
+    )
     assert mixed.features.uri == "segmenter:mini"
     both = type(studio())(mixed)
     assert both.propose(picture, "matching", picture).dice > 0.4

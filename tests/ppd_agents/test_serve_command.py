@@ -88,9 +88,7 @@ def test_it_serves_until_interrupted_and_warns_where_others_can_reach_it():
 
     options = ["--port", "0", "--host", "0.0.0.0", "--scenes", "shapes://test?count=1&seed=0"]
     command = [sys.executable, "-m", "ppd_agents", "serve", *options]
-    process = subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     watch = threading.Timer(300, process.kill)
     watch.start()
     try:
