@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ppd_env.errors import ConfigError, PPDError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from ppd_agents.demo.studio import Models
 
 
@@ -52,22 +54,12 @@ def run_serve(options: Serve) -> int:
     try:
         import uvicorn
 
-        from ppd_agents.demo.server import Server
+        from ppd_agents.demo.guard import is_local
     except ImportError as error:
-        raise PPDError(
-            f"The web demo needs the package {error.name!r}: pip install 'point-prompt-defender[demo]'."
-        ) from None
-    from ppd_agents.demo.examples import open_examples
-    from ppd_agents.demo.guard import is_local
-    from ppd_agents.demo.studio import Studio
-    from ppd_agents.demo.uploads import Limits
-
-    if min(options.megabytes, options.megapixels) <= 0:
-        raise ConfigError("--megabytes and --megapixels must be larger than 0.")
+        raise _lacking(error) from None
     with listening(options.host, options.port) as door:
         print("Loading the models ...", flush=True)
-        studio = Studio(_models(options))
-        server = Server(studio, open_examples(options.scenes), Limits(options.megabytes, options.megapixels))
+        app = make_app(options)
         if not is_local(options.host):
             print(
                 f"Warning: everybody who can reach {options.host} can use this server, and nothing is "
@@ -75,7 +67,6 @@ def run_serve(options: Serve) -> int:
                 file=sys.stderr,
             )
         print(f"Open {address(options.host, door.getsockname()[1])} (stop with Ctrl+C)", flush=True)
-        app = server.app(options.host, options.names)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2
         )
@@ -83,6 +74,32 @@ def run_serve(options: Serve) -> int:
             uvicorn.Server(config).run(sockets=[door])
         print("\nStopped.")
     return 0
+
+
+def make_app(options: Serve) -> ASGIApp:
+    """Load everything the options name, and return the application to serve.
+
+    Raises:
+        PPDError: A model or a set of scenes cannot be loaded, or a package is missing.
+    """
+    try:
+        from ppd_agents.demo.server import Server
+    except ImportError as error:
+        raise _lacking(error) from None
+    from ppd_agents.demo.examples import open_examples
+    from ppd_agents.demo.studio import Studio
+    from ppd_agents.demo.uploads import Limits
+
+    if min(options.megabytes, options.megapixels) <= 0:
+        raise ConfigError("--megabytes and --megapixels must be larger than 0.")
+    examples, limits = open_examples(options.scenes), Limits(options.megabytes, options.megapixels)
+    return Server(Studio(_models(options)), examples, limits).app(options.host, options.names)
+
+
+def _lacking(error: ImportError) -> PPDError:
+    return PPDError(
+        f"The web demo needs the package {error.name!r}: pip install 'point-prompt-defender[demo]'."
+    )
 
 
 def _models(options: Serve) -> Models:

@@ -55,9 +55,13 @@ def test_addresses_can_be_opened():
     assert address("::1", 80) == "http://[::1]:80/"
 
 
-def test_missing_packages_are_a_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(PPDError, match=r"needs the package 'uvicorn': pip install .*\[demo\]"):
+@pytest.mark.parametrize("package", ["uvicorn", "starlette"])
+def test_missing_packages_are_a_sentence(monkeypatch, package):
+    for name in [name for name in sys.modules if name.startswith(("ppd_agents.demo", "starlette"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.types", None)
+    with pytest.raises(PPDError, match=r"needs the package '.*': pip install .*\[demo\]"):
         cli.run_serve(Serve(port=0))
 
 
