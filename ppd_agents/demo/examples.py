@@ -42,7 +42,7 @@ class Example:
     def thumbnail(self) -> bytes:
         """A small JPEG in which the object stands out."""
         scene = self.scene()
-        dimmed = scene.image // 3
+        dimmed = scene.image // 2
         dimmed[scene.mask] = scene.image[scene.mask]
         return jpeg(dimmed, THUMBNAIL)
 
