@@ -209,6 +209,7 @@ def test_points_are_proposed_from_a_reference(page, tmp_path):
     take_example(page)
     expect(page, "#propose").to_be_disabled()
     page.locator("#reference").select_option(label=examples()[1].name)
+    expect(page, "#reference-shown img:last-child").to_be_visible(timeout=PATIENCE)
     page.locator("#propose").click()
     expect(page, "#status").to_contain_text("points proposed by matching", timeout=PATIENCE)
     proposed = page.locator("#count").inner_text()

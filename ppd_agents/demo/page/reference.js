@@ -74,7 +74,7 @@ export class ReferenceChoice {
     const [image, mask] = box.children;
     image.src = `/api/pictures/${this.picture.id}/image`;
     image.alt = `Reference ${this.picture.name}`;
-    mask.style.maskImage = this.picture.truth ? `url("/api/pictures/${this.picture.id}/truth")` : "none";
     mask.hidden = !this.picture.truth;
+    if (this.picture.truth) mask.src = `/api/pictures/${this.picture.id}/truth`;
   }
 }
