@@ -42,7 +42,7 @@ PAGE = Path(__file__).parent / "page"
 SHOWN = (1600, 1600)
 """Width and height in pixels that a picture fits into where it is looked at; masks keep their own size."""
 
-_STATUS = {GoneError: 404, TooLargeError: 413, BusyError: 503}
+_STATUS: dict[type[Exception], int] = {GoneError: 404, TooLargeError: 413, BusyError: 503}
 _LONGEST_NAME = 80
 
 Answer = Callable[[WebRequest], Awaitable[Response]]
@@ -250,7 +250,7 @@ def _in_words(error: Exception) -> str:
 
 
 async def _refused(request: WebRequest, error: Exception) -> Response:
-    return JSONResponse({"error": _in_words(error)}, _STATUS.get(type(error), 400))  # type: ignore[call-overload]
+    return JSONResponse({"error": _in_words(error)}, _STATUS.get(type(error), 400))
 
 
 async def _not_there(request: WebRequest, error: Exception) -> Response:

@@ -271,16 +271,18 @@ class Studio:
         logits, predicted = decode(self.models.segmenter, embedding, points, labels)
         mask = at_native_size(logits[0], picture.size)
         none = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
-        changed = none if touched is None or touched_labels is None else (touched, touched_labels)
-        return View(points, labels, mask, float(predicted[0]), _dice(picture, mask), *changed, reason)
+        where, signs = none if touched is None or touched_labels is None else (touched, touched_labels)
+        return View(points, labels, mask, float(predicted[0]), _dice(picture, mask), where, signs, reason)
 
     def _game_view(self, picture: Picture, games: GameBatch) -> View:
         """Read the state of a game."""
         status = games.status[0].cpu().numpy()
         changed = np.where(games.changed[0].cpu().numpy(), status, INACTIVE)
         mask = games.simulator.masks_at_native_size(games.rows, games.logits)[0]
-        now, touched = as_points(status, picture.size), as_points(changed, picture.size)
-        return View(*now, mask, float(games.predicted_iou[0]), _dice(picture, mask), *touched)
+        points, labels = as_points(status, picture.size)
+        where, signs = as_points(changed, picture.size)
+        predicted = float(games.predicted_iou[0])
+        return View(points, labels, mask, predicted, _dice(picture, mask), where, signs)
 
     def _simulator(self, picture: Picture) -> Simulator:
         """Return the picture as a bank of one scene on which games can be played."""
