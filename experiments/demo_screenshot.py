@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ppd_agents.serve_command import Serve, listening
+from ppd_agents.serve_command import Serve, address, listening
 from ppd_env.errors import PPDError
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
@@ -22,6 +21,8 @@ EXAMPLE, BUDGET = 3, 6
 """Which example is attacked, and with how many steps."""
 
 CHROMIUMS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+"""Names of programs that are one."""
+
 _PATIENCE = 120_000
 
 
@@ -38,13 +39,14 @@ def serving(options: Serve) -> Iterator[str]:
         thread.start()
         while not server.started:
             time.sleep(0.05)
-        yield _address(door)
+        yield address(options.host, door.getsockname()[1])
         server.should_exit = True
         thread.join(10)
 
 
-def _address(door: socket.socket) -> str:
-    return f"http://127.0.0.1:{door.getsockname()[1]}/"
+def find_chromium() -> str | None:
+    """Return the Chromium to drive: that of the variable CHROMIUM, else one on the path, or None."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 def take(out: Path) -> list[Path]:
@@ -61,16 +63,16 @@ def take(out: Path) -> list[Path]:
     """
     from playwright.sync_api import expect, sync_playwright
 
-    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    browser = find_chromium()
     if browser is None:
         raise PPDError("No Chromium was found: apt-get install chromium, or set CHROMIUM=PATH.")
     files = []
-    with serving(Serve()) as address, sync_playwright() as player:
+    with serving(Serve()) as place, sync_playwright() as player:
         page = player.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
             viewport={"width": 1180, "height": 1080}, reduced_motion="reduce"
         )
         page.set_default_timeout(_PATIENCE)
-        page.goto(address)
+        page.goto(place)
         page.locator("#examples button").nth(EXAMPLE).click()
         expect(page.locator("#status")).to_contain_text("pixels", timeout=_PATIENCE)
         page.locator("#budget").fill(str(BUDGET))

@@ -1,8 +1,6 @@
 """The web demo end to end in a real, headless Chromium: clicks, attack, defence, files, keys, a phone."""
 
 import io
-import os
-import shutil
 import socket
 import threading
 import time
@@ -13,11 +11,11 @@ from demo_models import examples, studio
 from demo_web import NEEDED, server, uvicorn
 from PIL import Image
 
+from experiments.demo_screenshot import find_chromium
 from ppd_agents.refining import read_points
 
 api = pytest.importorskip("playwright.sync_api", reason=NEEDED)
-NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+CHROMIUM = find_chromium()
 if CHROMIUM is None:
     pytest.skip("no Chromium found: apt-get install chromium, or set CHROMIUM=PATH", allow_module_level=True)
 
