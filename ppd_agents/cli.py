@@ -23,6 +23,7 @@ from ppd_agents.export_command import Export, run_export
 from ppd_agents.failures import guarded, refuse_unwritable
 from ppd_agents.play_command import Play, run_play
 from ppd_agents.robustness_command import Robustness, asked, run_robustness
+from ppd_agents.serve_command import Serve, run_serve
 from ppd_agents.table_command import TableOptions, run_table
 from ppd_agents.validate_command import Validate, run_validate
 from ppd_env.allocator import keep_freed_memory
@@ -180,6 +181,7 @@ Command = (
     | Annotated[Export, subcommand("export")]
     | Annotated[Benchmark, subcommand("benchmark")]
     | Annotated[Validate, subcommand("validate")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Completion, subcommand("completion")]
 )
@@ -368,6 +370,7 @@ _HANDLERS: dict[type, Callable[..., int]] = {
     Validate: run_validate,
     Play: run_play,
     Export: run_export,
+    Serve: run_serve,
     Doctor: run_doctor,
     Completion: _completion,
 }

@@ -12,9 +12,11 @@ import torch
 
 from ppd_agents.cleaning import Cleaning, Witness
 from ppd_agents.dqn.agent import Agent, GreedyAgent
+from ppd_agents.methods.contract import SeenTarget
 from ppd_agents.prompt_sets import Labels, Points, PromptSet, check_image, check_prompts
 from ppd_agents.shipped import open_agent
 from ppd_env.errors import PPDError
+from ppd_env.features.contract import FeatureExtractor
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import Role
 from ppd_env.segmenters.contract import Embedding, Segmenter
@@ -92,6 +94,11 @@ class Defender:
                 "install the version it came with."
             )
 
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """Describes the patches of images for this defender."""
+        return self._extractor
+
     @staticmethod
     def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Defender:
         """Load a defender.
@@ -141,6 +148,29 @@ class Defender:
                 which and why.
         """
         return self._clean([image], [self._checked(image, points, labels)], segmenter)[0]
+
+    def refine_seen(
+        self, target: SeenTarget, points: Points, labels: Labels, segmenter: Segmenter | None = None
+    ) -> Refinement:
+        """Clean the prompts of an image that was encoded before.
+
+        Args:
+            target: The image, with features of this defender's extractor on its grid.
+            points: As in ``refine``.
+            labels: As in ``refine``.
+            segmenter: The one that embedded the image; asked only by agents trained with its feedback.
+
+        Returns:
+            What ``refine`` gives for the image.
+
+        Raises:
+            PPDError: A prompt cannot be used, or the agent needs a segmenter.
+        """
+        given = check_prompts(points, labels, target.size, self.agent.grid)
+        witness = None
+        if (watching := self._watching(segmenter)) is not None:
+            witness = Witness(watching, target.embedding, [given], self.agent.grid)
+        return self._judged(target.features[None], [given], witness)[0]
 
     def refine_batch(
         self,
@@ -194,7 +224,12 @@ class Defender:
         witness = None
         if watching is not None:
             witness = Witness(watching, Embedding.cat(embeddings), prompts, self.agent.grid)
-        cleaning = Cleaning(self.agent, torch.stack(features), prompts, witness)
+        return self._judged(torch.stack(features), prompts, witness)
+
+    def _judged(
+        self, features: torch.Tensor, prompts: list[PromptSet], witness: Witness | None
+    ) -> list[Refinement]:
+        cleaning = Cleaning(self.agent, features, prompts, witness)
         cleaning.run()
         return [_refinement(cleaning, row, given, self.agent.least_gain) for row, given in enumerate(prompts)]
 

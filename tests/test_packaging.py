@@ -36,8 +36,8 @@ def test_tested_versions_are_those_the_tests_run_with():
 
 def test_extras_are_there_and_all_holds_them():
     extras = PROJECT["optional-dependencies"]
-    assert {"agents", "sam", "ray", "hub", "video", "docs", "dev", "all"} <= set(extras)
-    assert extras["all"] == ["point-prompt-defender[agents,sam,ray,hub,docs,dev]"]
+    assert {"agents", "sam", "ray", "hub", "video", "demo", "docs", "dev", "all"} <= set(extras)
+    assert extras["all"] == ["point-prompt-defender[agents,sam,ray,hub,demo,docs,dev]"]
 
 
 def test_licence_and_citation_agree_with_the_package():

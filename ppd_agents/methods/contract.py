@@ -123,23 +123,28 @@ def see_reference(
         features: The feature extractor.
         grid: Patches per side.
     """
-    embedding, described = _seen(image, segmenter, features, grid)
+    embedding, described = seen(image, Encoder(segmenter, features, grid))
     return SeenReference(described, mask, embedding=embedding)
 
 
 def see_target(image: np.ndarray, segmenter: Segmenter, features: FeatureExtractor, grid: int) -> SeenTarget:
     """Encode a target; arguments as for ``see_reference``."""
-    embedding, described = _seen(image, segmenter, features, grid)
+    embedding, described = seen(image, Encoder(segmenter, features, grid))
     return SeenTarget(described, embedding=embedding)
 
 
-def _seen(
-    image: np.ndarray, segmenter: Segmenter, features: FeatureExtractor, grid: int
-) -> tuple[Embedding, Tensor]:
-    """Run both models on an image, the segmenter once even where the features are its own."""
-    encoder = Encoder(segmenter, features, grid)
+def seen(image: np.ndarray, encoder: Encoder) -> tuple[Embedding, Tensor]:
+    """Run both models on an image, the segmenter once even where the features are its own.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, of any size.
+        encoder: Both models.
+
+    Returns:
+        The embedding of the one image, and its features (N, d) float32, each on its model's device.
+    """
     embedding, described = encoder.assemble(encoder.compute(image, encoder.facts.signatures))
-    return embedding.to(segmenter.device), described[0].to(features.device)
+    return embedding.to(encoder.segmenter.device), described[0].to(encoder.features.device)
 
 
 def bank_reference(bank: SceneBank, row: int) -> SeenReference:

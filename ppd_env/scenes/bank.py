@@ -110,12 +110,26 @@ def build_bank(
         ConfigError: The URI or the grid makes no sense.
         SceneError: No scene can be used; the message gives every reason.
     """
-    return _build(scenes, Encoder(segmenter, features, grid), cache=cache, progress=progress)
+    return bank_of(open_source(scenes), Encoder(segmenter, features, grid), cache=cache, progress=progress)
 
 
-def _build(scenes: str, encoder: Encoder, *, cache: bool, progress: bool) -> SceneBank:
-    """Bring what is known of the scenes and of their images together."""
-    source = open_source(scenes)
+def bank_of(
+    source: SceneSource, encoder: Encoder, *, cache: bool = True, progress: bool = False
+) -> SceneBank:
+    """Bring all scenes of a source together; see ``build_bank``.
+
+    Args:
+        source: The scenes, which need no URI that others could open.
+        encoder: Both models.
+        cache: Read and write the disk cache.
+        progress: Show a progress bar.
+
+    Returns:
+        The bank.
+
+    Raises:
+        SceneError: No scene can be used; the message gives every reason.
+    """
     entry, stacked = survey(source, encoder, cache=cache, progress=progress)
     bank = _assemble(entry, stacked, source, encoder)
     _report(bank)
@@ -169,7 +183,7 @@ def open_bank(
     with _lock:
         if key not in _opened:
             encoder = load_encoder(segmenter, features, grid, device)
-            _opened[key] = _build(scenes, encoder, cache=cache, progress=progress)
+            _opened[key] = bank_of(open_source(scenes), encoder, cache=cache, progress=progress)
         return _opened[key]
 
 

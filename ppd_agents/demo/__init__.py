@@ -1,0 +1,1 @@
+"""The web demo: one page on which prompts are clicked, attacked and defended; ``ppd serve`` starts it."""
