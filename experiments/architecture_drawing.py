@@ -13,10 +13,14 @@ from pathlib import Path
 PACKAGES: dict[str, tuple[dict[str, str], ...]] = {
     "ppd_agents": (
         {
-            "methods": "one-shot methods and learned controls",
-            "report": "tables, curves and pictures in one page",
+            "play": "a person at the game",
+            "demo": "the web page",
+            "benchmark": "others' algorithms, scored",
         },
-        {"training": "the alternation, checkpoints, presets", "evaluation": "controls, scores, intervals"},
+        {"benchmarking": "what costs time", "report": "tables, curves and pictures"},
+        {"evaluation": "controls, scores, intervals, the paper's tables"},
+        {"methods": "one-shot methods and learned controls"},
+        {"training": "the alternation, checkpoints, presets"},
         {"dqn": "masked DQN, graph Q-network, replay"},
     ),
     "ppd_env": (

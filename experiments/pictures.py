@@ -18,7 +18,7 @@ from torch import Tensor
 from ppd_agents.dqn.agent import GreedyAgent
 from ppd_agents.evaluation.rollouts import generators, play
 from ppd_agents.shipped import open_agent
-from ppd_env.game.actions import POSITIVE
+from ppd_env.game.actions import POSITIVE, Role
 from ppd_env.graph import feature_distance, knn_edges, physical_distance
 from ppd_env.prompting.coverage import patch_coverage
 from ppd_env.prompting.ideal import ideal_prompts
@@ -75,7 +75,8 @@ def play_set(uri: str) -> Episodes:
     clean = [ideal_prompts(t.numpy(), int(p), r) for t, p, r in zip(bank.truth, bank.peak, rngs, strict=True)]
     statuses = [torch.from_numpy(np.stack(clean))]
     rows = torch.arange(len(bank))
-    for role, stop in (("attacker", False), ("defender", True)):
+    turns: tuple[tuple[Role, bool], ...] = (("attacker", False), ("defender", True))
+    for role, stop in turns:
         agent = GreedyAgent(open_agent("mini", role), stop=stop)
         seen = play(
             simulator, rows, statuses[-1], agent, attacking=role == "attacker", budgets=STEPS, rngs=rngs

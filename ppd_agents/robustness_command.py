@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ppd_agents.cli import Evaluate
     from ppd_agents.contestants import Contestant
+    from ppd_agents.evaluate_command import Evaluate
     from ppd_agents.evaluation.curves import CurvePlan
     from ppd_agents.evaluation.settings import EvaluationConfig
 

@@ -269,7 +269,7 @@ class Studio:
         """Segment under checked prompts."""
         embedding = self._target(picture).embedding
         logits, predicted = decode(self.models.segmenter, embedding, points, labels)
-        mask = at_native_size(logits[0], picture.size)
+        mask = at_native_size(self.models.segmenter, logits[0], picture.size)
         none = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
         where, signs = none if touched is None or touched_labels is None else (touched, touched_labels)
         return View(points, labels, mask, float(predicted[0]), _dice(picture, mask), where, signs, reason)

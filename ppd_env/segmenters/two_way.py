@@ -96,6 +96,13 @@ class TwoWayLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, mlp), nn.ReLU(), nn.Linear(mlp, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
 
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        """The norm of the image side, behind the attention to the tokens."""
+        norm = self.norms[3]
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
+
     def constants(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project the image side: keys and values for the tokens, queries to them; (B, cells, inner) each."""
         keys, values, queries = self.to_image.k, self.to_image.v, self.to_tokens.q
@@ -114,7 +121,7 @@ class TwoWayLayer(nn.Module):
         keys, values, queries = sides
         tokens = self.update(tokens, codes, keys, values, mask)
         mixed = self.answer(tokens, codes, queries, mask)
-        return tokens, self.norms[3](plus(image, mixed, self.to_tokens.out))
+        return tokens, self.last_norm(plus(image, mixed, self.to_tokens.out))
 
     def update(
         self, tokens: Tensor, codes: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None

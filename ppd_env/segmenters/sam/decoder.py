@@ -146,15 +146,15 @@ class MaskDecoder(nn.Module):
             The wanted tokens (B, w, dim) and the image (B, c, dim) at its end.
         """
         state, image, folded = codes, constants["cells"], self.folded
-        sides = constants["keys"], constants["values"], constants["queries"]
+        sides: tuple[Tensor, ...] = constants["keys"], constants["values"], constants["queries"]
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, TwoWayLayer)
             keys, values, queries = sides
             state = layer.update(state, codes, keys, values, bias)
-            mixed, norm = layer.answer(state, codes, queries, bias), layer.norms[3]
+            mixed, norm = layer.answer(state, codes, queries, bias), layer.last_norm
             image = _add_product(image, mixed, layer.to_tokens.out.weight.T, in_place=index > 0)
             image, _, scale = torch.native_layer_norm(
-                image, norm.normalized_shape, norm.weight, folded.shifts[index], norm.eps
+                image, list(norm.normalized_shape), norm.weight, folded.shifts[index], norm.eps
             )
             if index == 0 and len(self.layers) > 1:
                 scale = scale.to(self.dtype)
@@ -189,7 +189,7 @@ class MaskDecoder(nn.Module):
     def soften(self, cells: Tensor) -> Tensor:
         """Normalise cells (B, 4 * c, dim / 4) and apply the first GELU."""
         norm = self.up_norm
-        return gelu_(F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        return gelu_(F.layer_norm(cells, list(norm.normalized_shape), norm.weight, norm.bias, norm.eps))
 
     def read(
         self, state: Tensor, fine: Tensor, constants: Mapping[str, Tensor], multimask: bool

@@ -15,6 +15,7 @@ be done once per decoder or once per scene. All of it is exact algebra:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +55,12 @@ class Folded:
 
     def to(self, dtype: torch.dtype) -> Folded:
         """Return the same in another type."""
-        return replace(self, **{f.name: _cast(getattr(self, f.name), dtype) for f in fields(self)})
+        products: dict[str, Any] = {f.name: _cast(getattr(self, f.name), dtype) for f in fields(self)}
+        return replace(self, **products)
 
 
-def _cast(value: Tensor | tuple, dtype: torch.dtype) -> Tensor | tuple:  # type: ignore[type-arg]
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Cast a tensor, or all tensors of nested tuples."""
     if isinstance(value, tuple):
         return tuple(_cast(part, dtype) for part in value)
     return value.to(dtype).contiguous()
@@ -88,14 +91,14 @@ def fold(
     onward, onward_fixed = weight.new_zeros(inner, 0), fixed.new_zeros(len(grid), 0)
     ahead, ahead_fixed = weight.new_zeros(len(weight), 0), onward_fixed
     if len(layers) > 1:
-        norm, out = layers[0].norms[3], layers[0].to_tokens.out
+        norm, out = layers[0].last_norm, layers[0].to_tokens.out
         following, following_fixed = projections[1]
         scaled = norm.weight[:, None] * following
         ahead = scaled - scaled.mean(dim=0, keepdim=True)
         ahead_fixed = (out.bias @ ahead).expand(len(grid), -1)
         onward, onward_fixed = out.weight.T @ ahead, following_fixed + norm.bias @ following
     outs = [layer.to_tokens.out for layer in layers]
-    norms = [layer.norms[3].bias for layer in layers]
+    norms = [layer.last_norm.bias for layer in layers]
     shifts = [norm + out.bias for norm, out in zip(norms, outs[1:], strict=False)] + norms[-1:]
     # The image that later layers project already holds the bias of what they will add to it.
     later = [
