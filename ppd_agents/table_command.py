@@ -40,8 +40,8 @@ class TableOptions:
     """Tables: number of Ray workers; by default one for each GPU, or for each machine on the CPU."""
 
 
-_PLACES = ("json", "out", "runs", "ray", "ray_workers", "device")
-"""Options that change no number and are left out of the command in the result."""
+_PLACES = ("json", "out", "runs", "ray", "ray_workers", "device", "robustness")
+"""Options that change no number of a table and are left out of the command in the result."""
 
 
 def run_table(options: Any) -> dict[str, Any]:

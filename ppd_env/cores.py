@@ -25,7 +25,8 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
 
     Args:
         work: Called once per piece, in any order and from other threads, where torch uses one core. Modes
-            such as ``no_grad`` do not reach it. What it raises is raised here.
+            such as ``no_grad`` do not reach it, but for ``inference_mode``, whose tensors may be written to
+            in no other. What it raises is raised here.
         pieces: With a single one, it is called here, with all cores.
     """
     threads = torch.get_num_threads()
@@ -33,7 +34,13 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
         for piece in pieces:
             work(piece)
         return
-    for _ in _pool(threads).map(work, pieces):
+    inferring = torch.is_inference_mode_enabled()
+
+    def in_same_mode(piece: Piece) -> None:
+        with torch.inference_mode(inferring):
+            work(piece)
+
+    for _ in _pool(threads).map(in_same_mode, pieces):
         pass
 
 
