@@ -24,6 +24,7 @@ from ppd_env.scenes.bank import SceneBank, open_bank
 from ppd_env.scenes.sources import open_source
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.segmenters.sam.options import cpu_has_bfloat16
 
 WIDTH, HEIGHT = 1024, 768
 """Size of the measured images in pixels."""
@@ -92,6 +93,10 @@ def open_subjects(
             uri = f"checkpoint:{name}:{folder / name}.pth"
         for suffix, query in (("", ""), (" bfloat16", "?dtype=bfloat16")):
             subject = Subject(name + suffix, uri + query, scenes, official)
+            if suffix and as_device(device).type == "cpu" and not cpu_has_bfloat16():
+                # A segmenter then decodes in float32, which would be measured twice.
+                missing[subject.name] = "not available: this processor has no bfloat16 arithmetic."
+                continue
             try:
                 subject_bank(subject, device)
             except ConfigError as error:
