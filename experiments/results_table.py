@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from ppd_agents.benchmarking.table import growth_table, limits_table, performance_table
 
 RESULTS = Path(__file__).parent / "results"
+LEARNED_CONTROLS = ("defence.graph_statistics", "defence.maskable_ppo")
+"""Controls that are trained as the defender is; the others are rules."""
+
 _SETS = {"shapes": "shapes scenes", "photos": "photograph scenes"}
 _RATIOS = {
     "way": "way, of random to oracle attack, on the oracle's scenes",
@@ -43,6 +46,30 @@ def run_table(run: dict[str, Any]) -> str:
     lines.append(_line(["change of clean prompts", *(_cell(c["value"], c["ci"], 1) for c in clean)]))
     for name, label in _RATIOS.items():
         lines.append(_line([label, *(_cell(t[name]["value"], t[name]["ci"], 2) for t in tables)]))
+    return "\n".join(lines)
+
+
+def summary_table(suite: dict[str, Any]) -> str:
+    """Write the attack, the defender and the best of the other defences, as Markdown.
+
+    Args:
+        suite: A result file of ``ppd evaluate --suite controls``.
+
+    Returns:
+        One line per set of scenes that ships with the project or average over real folders, and budget.
+    """
+    heads = ["scenes", "way of the attack", "recovery, the defender", "each training seed"]
+    heads += ["the best rule", "`maskable_ppo`", "clean prompts"]
+    lines = [_line(heads), "|---" * len(heads) + "|"]
+    for name, budgets in _groups(suite).items():
+        for budget, table in budgets.items():
+            recovery = table["recovery"]
+            row, best = _best(recovery["controls"], besides=LEARNED_CONTROLS)
+            rival = recovery["controls"]["defence.maskable_ppo"]
+            cells = [_estimate(table["way"], 2), _estimate(recovery, 2)]
+            cells.append(", ".join(_plain(one, 2) for one in recovery["per_seed"]))
+            cells += [f"{_plain(best['value'], 2)}, `{row.partition('.')[2]}`", _estimate(rival, 2)]
+            lines.append(_line([f"{name}, {budget} actions", *cells, _estimate(table["clean_change"], 1)]))
     return "\n".join(lines)
 
 
@@ -123,9 +150,10 @@ def sections_table(suite: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _best(controls: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the control without ground truth that takes back most."""
-    honest = {row: found for row, found in controls.items() if row != "defence.oracle"}
+def _best(controls: dict[str, Any], besides: Collection[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Return the control without ground truth that takes back most, but for those ``besides``."""
+    left_out = {"defence.oracle", *besides}
+    honest = {row: found for row, found in controls.items() if row not in left_out}
     worth = {row: -inf if found["value"] is None else found["value"] for row, found in honest.items()}
     row = max(worth, key=worth.__getitem__)
     return row, honest[row]
@@ -188,6 +216,7 @@ def _cell(value: float | None, ends: list[float] | None, digits: int) -> str:
 if __name__ == "__main__":
     print(run_table(json.loads((RESULTS / "run.json").read_text())), end="\n\n")
     controls = json.loads((RESULTS / "controls.json").read_text())
+    print(summary_table(controls), end="\n\n")
     print(controls_table(controls), end="\n\n")
     if controls["averages"]:
         print(folders_table(controls), end="\n\n")

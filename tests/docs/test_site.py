@@ -61,15 +61,7 @@ def test_the_environment_page_is_the_docstring(site):
 
 
 @needs_mkdocs
-def test_patterns_of_the_navigation_take_what_no_other_entry_names():
-    path = ROOT / "docs" / "hooks" / "site.py"
-    spec = importlib.util.spec_from_file_location("site_hooks", path)
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    nav = ["a.md", {"B": ["b*.md"]}, {"None": ["z*.md"]}, {"Rest": ["*.md", {"C": "c.md"}]}]
-    pages = ["a.md", "b1.md", "b2.md", "c.md", "d.md"]
-    expanded = hooks.expand(nav, pages, hooks.named(nav))
-    assert expanded == ["a.md", {"B": ["b1.md", "b2.md"]}, {"Rest": ["d.md", {"C": "c.md"}]}]
+
 
 
 def test_snippets_of_the_pages_run(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.results_table import controls_table, folders_table, sections_table
+from experiments.results_table import controls_table, folders_table, sections_table, summary_table
 
 
 def estimate(value, **more):
@@ -57,4 +57,16 @@ def test_sections_name_the_best_control_without_ground_truth(suite):
     assert line == (
         "| `lattice` | shapes scenes, 6 actions | 0.90 (0.80 to 1.00) | 0.30 (0.20 to 0.40), `lattice` "
         "| -0.4 (-0.5 to -0.3) |"
+    )
+
+
+def test_the_summary_names_the_best_rule_and_sets_learned_controls_apart(suite):
+    shapes = suite["results"]["shapes://test"]["6"]["recovery"]
+    shapes["per_seed"] = [0.6, 0.8]
+    shapes["controls"] |= {"defence.maskable_ppo": estimate(0.9), "defence.oracle": estimate(1.0)}
+    suite["averages"] = {}
+    (line,) = summary_table(suite).splitlines()[2:]
+    assert line == (
+        "| shapes scenes, 6 actions | 0.50 (0.40 to 0.60) | 0.70 (0.60 to 0.80) | 0.60, 0.80 | 0.20, `count` "
+        "| 0.90 (0.80 to 1.00) | -0.4 (-0.5 to -0.3) |"
     )
