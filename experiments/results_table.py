@@ -169,6 +169,16 @@ def _estimate(found: dict[str, Any], digits: int) -> str:
     return _cell(found["value"], found["ci"], digits)
 
 
+def paper_table(number: int) -> str:
+    """Return the overview of a recorded table of the paper, as ``ppd evaluate --table`` wrote it.
+
+    Args:
+        number: 1 or 2.
+    """
+    written = (RESULTS / "tables" / f"table-{number}.md").read_text(encoding="utf-8")
+    return next(part for part in written.split("\n\n") if part.startswith("|"))
+
+
 def mini_table(mini: dict[str, Any]) -> str:
     """Write the table of ``mini``'s own measurements as Markdown.
 
@@ -222,6 +232,8 @@ if __name__ == "__main__":
         print(folders_table(controls), end="\n\n")
     if controls["sections"]:
         print(sections_table(controls), end="\n\n")
+    for number in (1, 2):
+        print(paper_table(number), end="\n\n")
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
     if (RESULTS / "bench.json").is_file():
         bench = json.loads((RESULTS / "bench.json").read_text())

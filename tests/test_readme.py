@@ -153,6 +153,7 @@ def test_the_tables_are_those_of_the_recorded_results():
     assert results_table.summary_table(suite) in TEXT
     assert results_table.mini_table(found("mini.json")) in TEXT
     assert results_table.performance_table(bench) in TEXT
+    assert all(results_table.paper_table(number) in TEXT for number in (1, 2))
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for table in (results_table.controls_table, results_table.folders_table, results_table.sections_table):
         assert table(suite) in page

@@ -61,9 +61,6 @@ def test_the_environment_page_is_the_docstring(site):
 
 
 @needs_mkdocs
-
-
-
 def test_snippets_of_the_pages_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
     for page, count in (("quick_start.md", 2), ("methods.md", 1)):
