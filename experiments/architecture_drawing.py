@@ -17,7 +17,7 @@ PACKAGES: dict[str, tuple[dict[str, str], ...]] = {
             "demo": "the web page",
             "benchmark": "others' algorithms, scored",
         },
-        {"benchmarking": "what costs time", "report": "tables, curves and pictures"},
+        {"speed": "what costs time", "report": "tables, curves and pictures"},
         {"evaluation": "controls, scores, intervals, the paper's tables"},
         {"methods": "one-shot methods and learned controls"},
         {"training": "the alternation, checkpoints, presets"},

@@ -14,9 +14,9 @@ from typing import Any
 
 import tyro
 
-from ppd_agents.benchmarking.machine import machine, peak_memory
-from ppd_agents.benchmarking.official import official_sam, save_official
 from ppd_agents.evaluation.tables import versions
+from ppd_agents.speed.machine import machine, peak_memory
+from ppd_agents.speed.official import official_sam, save_official
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import preset
 from ppd_env.loading import as_device

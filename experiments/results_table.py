@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ppd_agents.benchmarking.table import growth_table, limits_table, performance_table
+from ppd_agents.speed.table import growth_table, limits_table, performance_table
 
 RESULTS = Path(__file__).parent / "results"
 LEARNED_CONTROLS = ("defence.graph_statistics", "defence.maskable_ppo")

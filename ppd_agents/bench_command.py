@@ -1,4 +1,4 @@
-"""``ppd bench``: its options, and what it prints; ``benchmarking`` measures, imported when asked for."""
+"""``ppd bench``: its options, and what it prints; ``speed`` measures, imported when asked for."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Bench:
 
 def run_bench_command(options: Bench) -> int:
     """Measure, print the tables, and return the exit code."""
-    from ppd_agents.benchmarking.bench import BenchConfig, quick, run_bench
-    from ppd_agents.benchmarking.table import bench_text
+    from ppd_agents.speed.bench import BenchConfig, quick, run_bench
+    from ppd_agents.speed.table import bench_text
     from ppd_env.loading import as_device
     from ppd_env.whole_files import write_json
 

@@ -34,7 +34,8 @@ _OPTIONAL = {
     "transformers": ("transformers", "published SAM, DINOv2 and DINOv3 models", "sam"),
     "segment-anything": ("segment_anything", "official SAM checkpoint files", "sam"),
     "huggingface_hub": ("huggingface_hub", "agents to and from the hub", "hub"),
-    "ray": ("ray", "ppd encode --ray", "ray"),
+    "ray": ("ray", "--ray of ppd encode and ppd evaluate --table", "ray"),
+    "starlette": ("starlette", "ppd serve", "demo"),
     "moviepy": ("moviepy", "ppd play --video mp4", "video"),
 }
 """Package -> module, what it is for, the extra that brings it."""

@@ -79,6 +79,17 @@ def run_evaluate(options: Evaluate) -> int:
     from ppd_agents.report.text import text_tables
     from ppd_env.whole_files import write_json
 
+    named = [
+        f"--{name}"
+        for name, wanted in (
+            ("table", options.table is not None),
+            ("curves", options.robustness.curves is not None),
+            ("suite controls", options.suite == "controls"),
+        )
+        if wanted
+    ]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} are different measurements: name one of them.")
     if asked(options):
         return run_robustness(options, partial(_evaluation, options))
     if options.table is not None:

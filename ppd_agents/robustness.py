@@ -273,7 +273,7 @@ def _transfer_text(matrices: Mapping[str, Any], same: Mapping[str, Sequence[str]
     for uri, budgets in matrices.items():
         for budget, found in budgets.items():
             for attack, matrix in found.items():
-                note = " (the same prompts everywhere: it never looks at masks)" * (attack in same[uri])
+                note = " (the same prompts everywhere)" * (attack in same[uri])
                 yield from ("", f"{uri}, {budget} attack actions, {attack} attack{note}")
                 for home, row in matrix.items():
                     for to, cell in row.items():

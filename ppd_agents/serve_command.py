@@ -30,7 +30,7 @@ class Serve:
     defender: str | None = None
     """Name or folder of a trained defender; where none is named, the one of `ppd run`, else `mini`."""
     scenes: tuple[str, ...] = ("shapes://test?count=12&seed=0", "photos://test")
-    """URIs of scenes whose first 24 are offered as examples with ground truth."""
+    """URIs of scenes the first 24 of each are offered as examples with ground truth."""
     host: str = "127.0.0.1"
     """Address to listen on; anything but this machine's own opens the demo to the network."""
     port: int = 8000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Barrier
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Barrier, Lock
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_making = Lock()
 
 
 def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
@@ -40,8 +41,10 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
         with torch.inference_mode(inferring):
             work(piece)
 
-    for _ in _pool(threads).map(in_same_mode, pieces):
-        pass
+    under_way = [_pool(threads).submit(in_same_mode, piece) for piece in pieces]
+    wait(under_way)  # before anything is raised: what goes on would still write into the caller's tensors
+    for one in under_way:
+        one.result()
 
 
 def in_background(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Future[Result]:
@@ -61,17 +64,18 @@ def in_background(work: Callable[Given, Result], *args: Given.args, **kwargs: Gi
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return this process's pool; threads do not survive a fork, and a child may take more cores again."""
     key = (os.getpid(), threads)
-    if key not in _pools:
-        before = torch.get_num_threads()
-        pool = ThreadPoolExecutor(threads, "ppd-core", initializer=_take_one_core)
-        all_begun = Barrier(threads + 1)
-        for _ in range(threads):
-            pool.submit(all_begun.wait)
-        all_begun.wait()
-        # A thread that limits itself also sets what threads begun later get, so the old number is set again.
-        torch.set_num_threads(before)
-        _pools[key] = pool
-    return _pools[key]
+    with _making:
+        if key not in _pools:
+            before = torch.get_num_threads()
+            pool = ThreadPoolExecutor(threads, "ppd-core", initializer=_take_one_core)
+            all_begun = Barrier(threads + 1)
+            for _ in range(threads):
+                pool.submit(all_begun.wait)
+            all_begun.wait()
+            # A thread that limits itself also sets what threads begun later get: set the old number again.
+            torch.set_num_threads(before)
+            _pools[key] = pool
+        return _pools[key]
 
 
 def _stay_on_one_core() -> None:
@@ -79,6 +83,8 @@ def _stay_on_one_core() -> None:
 
     GNU OpenMP still believes in them and waits for them in the first operation that would be shared.
     """
+    global _making
+    _making = Lock()  # another thread of the parent may have held it
     torch.set_num_threads(1)
 
 

@@ -85,7 +85,7 @@ class Defended(Prompted):
                 f"({agent.features_signature}), not on {features.uri!r} ({features.signature}): use those, "
                 "or a defender trained on these."
             )
-        self._agent = agent.to(features.device)
+        self.agent = agent.to(features.device)
 
     def cleaned(
         self, points: np.ndarray, labels: np.ndarray, target: SeenTarget
@@ -95,9 +95,9 @@ class Defended(Prompted):
             return points, labels
         given = check_prompts(points, labels, target.size, target.grid)
         witness = None
-        if self._agent.network.config.use_feedback:
+        if self.agent.network.config.use_feedback:
             witness = Witness(self._segmenter, target.embedding, [given], target.grid)
-        cleaning = Cleaning(self._agent, target.features[None], [given], witness)
+        cleaning = Cleaning(self.agent, target.features[None], [given], witness)
         cleaning.run()
         kept = cleaning.alive[0].cpu().numpy()[given.candidates]
         return points[kept], labels[kept]

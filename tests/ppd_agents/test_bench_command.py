@@ -10,11 +10,12 @@ import torch
 import tyro
 
 from ppd_agents.bench_command import Bench
-from ppd_agents.benchmarking import bench, growing, official
-from ppd_agents.benchmarking.clock import Job, Timing, growth, take_turns
-from ppd_agents.benchmarking.decoding import decode_flops
-from ppd_agents.benchmarking.machine import product_jobs
-from ppd_agents.benchmarking.subjects import (
+from ppd_agents.dqn.transition_store import TransitionStore
+from ppd_agents.speed import bench, growing, official
+from ppd_agents.speed.clock import Job, Timing, growth, take_turns
+from ppd_agents.speed.decoding import decode_flops
+from ppd_agents.speed.machine import product_jobs
+from ppd_agents.speed.subjects import (
     ConstantSegmenter,
     Subject,
     draw_prompts,
@@ -26,8 +27,7 @@ from ppd_agents.benchmarking.subjects import (
     tiled,
     write_scenes,
 )
-from ppd_agents.benchmarking.table import bench_text, growth_table, limits_table, performance_table
-from ppd_agents.dqn.transition_store import TransitionStore
+from ppd_agents.speed.table import bench_text, growth_table, limits_table, performance_table
 from ppd_env.errors import ConfigError
 from ppd_env.game_batch import GameBatch
 from ppd_env.segmenters.sam import checkpoint
@@ -218,6 +218,6 @@ def test_subjects_without_their_package_are_told(monkeypatch, tmp_path):
     def refuse(name):
         raise ConfigError("needs segment-anything")
 
-    monkeypatch.setattr("ppd_agents.benchmarking.subjects.official_sam", refuse)
+    monkeypatch.setattr("ppd_agents.speed.subjects.official_sam", refuse)
     assert open_subjects(["vit_b"], tmp_path, "tiny://", "cpu") == ([], {"vit_b": "needs segment-anything"})
     assert Subject("mini", "mini", "tiny://").official is None

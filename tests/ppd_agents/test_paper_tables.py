@@ -10,6 +10,7 @@ import pytest
 from table_sets import GRID, MODELS, agent, write_agents, write_set, write_sets
 
 from ppd_agents import cli
+from ppd_agents.dqn.agent import save_agent
 from ppd_agents.evaluation.paper import bench as bench_module
 from ppd_agents.evaluation.paper import playing as playing_module
 from ppd_agents.evaluation.paper import sets as sets_module
@@ -155,6 +156,21 @@ def test_published_numbers_stand_apart_and_add_up(both):
     for table in both.values():
         for budgets in table["results"].values():
             assert all("vrp_sam" not in rows for rows in budgets.values())
+
+
+def test_a_method_whose_agent_was_trained_again_is_played_again(data, tmp_path):
+    uris = dict(list(find_sets((), data).items())[:1])
+    place, kept = tmp_path / "defender", tmp_path / "kept"
+    method = f"ours?agent={place}"
+
+    def prompts(seed):
+        save_agent(agent("defender", seed), place)
+        fresh = measured(2, uris, tmp_path / f"fresh-{seed}", methods=(method,), references=1)
+        resumed = measured(2, uris, kept, methods=(method,), references=1)
+        assert resumed["results"] == fresh["results"]
+        return resumed["config"]["models"][method]
+
+    assert prompts(1) != prompts(2)
 
 
 def test_an_interrupted_table_goes_on_and_ends_the_same_in_whatever_parts(both, data, tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ from ppd_agents.evaluation.paper.scores import score, stacked
 from ppd_agents.evaluation.rollouts import generators
 from ppd_agents.evaluation.rows import LEARNED, METHOD, START, Mover, ideal_statuses, plays
 from ppd_agents.methods.contract import OneShotMethod, SeenReference, bank_reference, bank_target
+from ppd_agents.methods.prompted import Defended
 from ppd_agents.methods.registry import open_method
-from ppd_agents.pipeline import policies
+from ppd_agents.pipeline import agents_fingerprint, policies
 from ppd_env.game.actions import INACTIVE
 from ppd_env.prompting.matching import feature_matching
 from ppd_env.scenes.bank import SceneBank, held_bank
@@ -30,6 +31,9 @@ _KEPT_REFERENCES = 64
 OURS = "ours"
 """The method that is Table 1's matching with the defender on it, all targets side by side; with keys, as in
 ``"ours?agent=FOLDER"``, it is opened and asked like any other."""
+
+ARITHMETIC = "arithmetic"
+"""The fact that tells the number type a segmenter decodes in; its signature tells of embeddings only."""
 
 Scores = dict[str, np.ndarray]
 """Row -> (S, measures) float64, see ``scores.MEASURES``; rows of a budget are named ``ROW@BUDGET``."""
@@ -103,11 +107,22 @@ class Bench:
             self._methods = {uri: open_method(uri, *models) for uri in config.methods if uri != OURS}
 
     def facts(self) -> dict[str, str]:
-        """Return the signatures of both models."""
-        return {
-            "segmenter": self._encoder.segmenter.signature,
+        """Return what scores depend on beside the settings.
+
+        Returns:
+            The signatures of both models, what the segmenter computes in, and by the name of each method that
+            plays an agent of its own the fingerprint of that agent.
+        """
+        segmenter = self._encoder.segmenter
+        found = {
+            "segmenter": segmenter.signature,
             "features": self._encoder.features.signature,
+            ARITHMETIC: getattr(getattr(segmenter, "options", None), "dtype", "float32"),
         }
+        for uri, method in self._methods.items():
+            if isinstance(method, Defended):
+                found[uri] = agents_fingerprint(method.agent)
+        return found
 
     def play(self, job: Job) -> tuple[str, Scores]:
         """Play a piece.

@@ -55,18 +55,19 @@ class Played:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece to be: ``repetition`` of ``task`` on the part ``number`` of a set."""
+    """A piece to be: ``repetition`` of ``task`` on part ``number`` of a set; ``agent``: of the task alone."""
 
     place: TableSet
     number: int
     task: str
     repetition: int
+    agent: str = ""
 
     @property
     def name(self) -> str:
         """What it is kept as; with a fingerprint, since URIs may look alike as file names."""
         told = f"{self.task.partition('?')[0]}.reference={self.repetition}.part={self.number}"
-        return f"{told}.{fingerprint([self.place.name, self.task])}"
+        return f"{told}.{fingerprint([self.place.name, self.task, self.agent])}"
 
 
 def play_table(
@@ -97,11 +98,13 @@ def play_table(
         PPDError: A model or a kept piece cannot be used, or no scene of a set can be read.
     """
     with _benches(config, attacker, defender, cluster) as benches:
-        decisive = [VERSION, config.decisive(), benches.facts, agents_fingerprint(attacker, defender)]
+        own = {name: fact for name, fact in benches.facts.items() if name in config.tasks()}
+        shared = {name: fact for name, fact in benches.facts.items() if name not in own}
+        decisive = [VERSION, config.decisive(), shared, agents_fingerprint(attacker, defender)]
         stores = {one.name: _store(folder, [*decisive, one.notes()]) for one in sets}
         done: dict[_Piece, Mapping[str, np.ndarray]] = {}
         todo = []
-        for piece in _pieces(config, sets):
+        for piece in _pieces(config, sets, own):
             kept = stores[piece.place.name].read(piece.name)
             if kept is None:
                 todo.append(piece)
@@ -123,13 +126,13 @@ def _store(folder: Path | None, decisive: Sequence[Any]) -> ArrayStore:
     return ArrayStore(None if folder is None else folder / key, key)
 
 
-def _pieces(config: TableConfig, sets: Sequence[TableSet]) -> Iterator[_Piece]:
+def _pieces(config: TableConfig, sets: Sequence[TableSet], agents: Mapping[str, str]) -> Iterator[_Piece]:
     """List all pieces, those of one part after one another, so that it is read and encoded once."""
     for one in sets:
         for number in range(one.parts):
             for task in config.tasks():
                 for repetition in range(1 if task == "ideal" else one.repetitions):
-                    yield _Piece(one, number, task, repetition)
+                    yield _Piece(one, number, task, repetition, agents.get(task, ""))
 
 
 class _Here:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppd_agents.evaluation.paper.layout import Grid, grids, rows_of
-from ppd_env.whole_files import write_json
+from ppd_env.whole_files import write_in_one_rename, write_json
 
 _COLUMNS = (
     "kind",
@@ -49,9 +49,7 @@ def write_table(result: Mapping[str, Any], folder: Path) -> list[Path]:
     write_json(paths[0], result)
     for ending, text in (("csv", to_csv(result)), ("tex", to_latex(result)), ("md", to_markdown(result))):
         path = folder / f"{name}.{ending}"
-        aside = path.with_name(path.name + ".tmp")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_in_one_rename(path, text.encode())
         paths.append(path)
     return paths
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from ppd_env.segmenters.sam.decoder import MaskDecoder
 
 _POINTS = 16
 """Numbers of points are filled up to a multiple of this, with absent ones."""
+
+_SHAPES = 512
+"""Shapes that may be compiled, such as batches to 1024 at 16 to 800 points; torch's own limit of 8 ends in an
+error."""
 
 
 class Buckets:
@@ -27,6 +32,10 @@ class Buckets:
     """
 
     def __init__(self, decoder: MaskDecoder, backend: str | None = None) -> None:
+        from torch._dynamo import config  # heavy, and needed where something is compiled only
+
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        self._many_shapes = partial(config.patch, {limit: _SHAPES})
         if backend is None:
             self._compiled = torch.compile(decoder, mode="reduce-overhead", dynamic=False, fullgraph=True)
         else:
@@ -44,9 +53,10 @@ class Buckets:
         labels = F.pad(labels, (0, more_points), value=ABSENT)
         full = {name: _repeat_first(tensor, more_sets) for name, tensor in constants.items()}
         torch.compiler.cudagraph_mark_step_begin()
-        logits, iou = self._compiled(
-            full, _repeat_first(points, more_sets), _repeat_first(labels, more_sets), multimask
-        )
+        with self._many_shapes():
+            logits, iou = self._compiled(
+                full, _repeat_first(points, more_sets), _repeat_first(labels, more_sets), multimask
+            )
         # The next replay writes over what a graph returned.
         return logits[:batch].clone(), iou[:batch].clone()
 

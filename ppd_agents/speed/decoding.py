@@ -7,9 +7,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ppd_agents.benchmarking.clock import Job
-from ppd_agents.benchmarking.official import decode_officially
-from ppd_agents.benchmarking.subjects import Subject, subject_bank, subject_segmenter
+from ppd_agents.speed.clock import Job
+from ppd_agents.speed.official import decode_officially
+from ppd_agents.speed.subjects import Subject, subject_bank, subject_segmenter
 
 
 def decode_job(subject: Subject, device: str, batch: int, points: int, repeats: int | None = None) -> Job:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ppd_agents.benchmarking.clock import Job, timed
+from ppd_agents.speed.clock import Job, timed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Number formats whose matrix products are measured."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_agents.benchmarking.clock import Job, Timing, growth
-from ppd_agents.benchmarking.decoding import decode_job
-from ppd_agents.benchmarking.subjects import (
+from ppd_agents.dqn.transition_store import Transitions, TransitionStore, pack_status
+from ppd_agents.speed.clock import Job, Timing, growth
+from ppd_agents.speed.decoding import decode_job
+from ppd_agents.speed.subjects import (
     GRID,
     ConstantSegmenter,
     Subject,
@@ -23,7 +24,6 @@ from ppd_agents.benchmarking.subjects import (
     subject_segmenter,
     tiled,
 )
-from ppd_agents.dqn.transition_store import Transitions, TransitionStore, pack_status
 from ppd_env.game_batch import GameBatch
 from ppd_env.simulator import Simulator
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import ppd_env  # noqa: F401 (registers the environments)
-from ppd_agents.benchmarking.official import official_sam, save_official
+from ppd_agents.speed.official import official_sam, save_official
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import NEGATIVE, POSITIVE
 from ppd_env.game_batch import GameBatch

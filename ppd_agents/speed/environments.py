@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_agents.benchmarking.clock import Job
-from ppd_agents.benchmarking.official import sam_predictor, users_loop
-from ppd_agents.benchmarking.subjects import (
+from ppd_agents.speed.clock import Job
+from ppd_agents.speed.official import sam_predictor, users_loop
+from ppd_agents.speed.subjects import (
     ConstantSegmenter,
     Subject,
     draw_prompts,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stable_baselines3.common.logger import Logger
 
-from ppd_agents.benchmarking.clock import Job
 from ppd_agents.dqn.transition_store import TransitionStore
+from ppd_agents.speed.clock import Job
 from ppd_agents.training.adversarial import Alternation
 from ppd_agents.training.presets import ROLES, preset
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ppd_agents.benchmarking import growing
-from ppd_agents.benchmarking.clock import Job, Timing, growth, take_turns
-from ppd_agents.benchmarking.decoding import decode_flops, decode_job
-from ppd_agents.benchmarking.environments import loop_job, step_jobs
-from ppd_agents.benchmarking.learning import learning_jobs, transition_bytes
-from ppd_agents.benchmarking.machine import machine, peak_memory, product_jobs
-from ppd_agents.benchmarking.subjects import Subject, open_subjects, write_scenes
 from ppd_agents.evaluation.tables import versions
+from ppd_agents.speed import growing
+from ppd_agents.speed.clock import Job, Timing, growth, take_turns
+from ppd_agents.speed.decoding import decode_flops, decode_job
+from ppd_agents.speed.environments import loop_job, step_jobs
+from ppd_agents.speed.learning import learning_jobs, transition_bytes
+from ppd_agents.speed.machine import machine, peak_memory, product_jobs
+from ppd_agents.speed.subjects import Subject, open_subjects, write_scenes
 from ppd_env.errors import ConfigError
 from ppd_env.loading import as_device
 from ppd_env.segmenters.sam.checkpoint import ARCHITECTURES
