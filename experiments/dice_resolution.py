@@ -1,6 +1,6 @@
 """How far Dice on low-resolution logits, which rewards use, lies from Dice at native size.
 
-Run ``python experiments/dice_resolution.py``; ``--segmenter`` and ``--scenes`` choose others, ``--json``
+Run ``python -m experiments.dice_resolution``; ``--segmenter`` and ``--scenes`` choose others, ``--json``
 writes the numbers. Each scene gets ideal prompts and the same prompts with a share of wrong signs.
 """
 
