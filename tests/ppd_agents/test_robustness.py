@@ -282,7 +282,7 @@ def test_attacks_are_decoded_and_defended_on_every_segmenter(transfer):
             share = cell["change"]["value"] / cell["drop"]["value"]
             assert cell["recovery"]["value"] == pytest.approx(share, abs=1e-3)
     assert result["same_prompts_everywhere"][SHAPES] == ["learned"]
-    assert "never looks at masks" in text
+    assert "the same prompts everywhere" in text
     assert (folder / "transfer-shapes_test_count=4_seed=1-3.png").exists()
 
 
