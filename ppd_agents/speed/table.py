@@ -37,7 +37,8 @@ def limits_table(result: Mapping[str, Any]) -> str:
     """Write the decoder's throughput as a share of the machine's measured matrix products, as Markdown."""
     limit = result["results"]["limit"]
     lines = [
-        "| decoder | prompt sets at once | decodes/s | GFLOP per decode | share of the machine's limit |",
+        "| decoder | prompt sets at once | decodes/s | GFLOP per decode, as the library writes it "
+        "| that work, as a share of the machine's limit |",
         "|---|---|---|---|---|",
     ]
     for name, found in result["results"]["segmenters"].items():
