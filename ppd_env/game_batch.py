@@ -17,8 +17,10 @@ from ppd_env.simulator import Segmentation, Simulator, covered
 INVALID_PENALTY = 0.1
 """What ``invalid_action="penalty"`` takes off the reward, outside the telescoping sum."""
 
-_STATE = ("rows", "status", "changed", "initial_mask", "dice", "initial_dice", "predicted_iou", "logits")
-_STATE += ("steps_left", "steps_total", "attacking")
+_STATE: tuple[str, ...] = (
+    *("rows", "status", "changed", "attacking", "steps_left", "steps_total"),
+    *("initial_mask", "initial_dice", "dice", "predicted_iou", "logits"),
+)
 
 
 class StepResult(NamedTuple):
