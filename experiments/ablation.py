@@ -37,9 +37,9 @@ from ppd_env.simulator import Simulator
 from ppd_env.whole_files import write_json
 
 BASE: Mapping[str, Any] = {
-    "scenes": "shapes://train?count=120&seed=0",
-    "rounds": 6,
-    "games": 20,
+    "scenes": "shapes://train?count=64&seed=0",
+    "rounds": 4,
+    "games": 16,
     "steps": (2, 12),
     "batch_size": 256,
     "rehearsals": 60,
@@ -84,11 +84,11 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "attacker without first mask": {"initial_mask": False},
     "defender with feedback, shaping as a reward": _REWARD | {"feedback": "defender"},
     "no messages": {"messages": 0},
-    "half the scenes from photographs": {"scenes": "mixed://train?count=120&seed=0"},
+    "half the scenes from photographs": {"scenes": "mixed://train?count=64&seed=0"},
 }
 """Factor -> what it changes of ``BASE``. Some need another value besides, which their name tells."""
 
-SCENES = "shapes://val?count=60&seed=0"
+SCENES = "shapes://val?count=40&seed=0"
 BUDGETS = (6, 20)
 _START, _PLAY = 0, 4
 

@@ -147,14 +147,15 @@ class Cleaning:
         defending = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         legal = legal_actions(status, defending)[:, :-1] & judged
         best = _first_best(values, legal)
-        moves = values.masked_fill(~legal, -torch.inf).amax(dim=1).double() >= self._agent.least_gain
+        worth = values.masked_fill(~legal, -torch.inf).amax(dim=1)
+        moves = worth >= self._agent.stop_value(self._steps[rows] > 0)
         self._remove(rows[moves], best[moves], status[moves])
         again = ~moves & self._contested[rows].any(dim=1) & ~self._second[rows]
         self._second[rows[again]] = True
         for row, choice in zip(
             rows[~moves & ~again].tolist(), legal[~moves & ~again].any(dim=1), strict=True
         ):
-            self.stopped[row] = self._why_stop(bool(choice))
+            self.stopped[row] = self._why_stop(row, bool(choice))
         return moves | again
 
     def _shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,9 +167,13 @@ class Cleaning:
         status = POSITIVE * shown[:, 0].to(torch.int8) + NEGATIVE * shown[:, 1].to(torch.int8)
         return shown.flatten(1), status
 
-    def _why_stop(self, choice: bool) -> str:
+    def least_gain(self, row: int) -> float:
+        """Return what a removal had to be worth in one image when it was last looked at."""
+        return self._agent.further_gain if bool(self._steps[row]) else self._agent.least_gain
+
+    def _why_stop(self, row: int, choice: bool) -> str:
         if choice:
-            least = self._agent.least_gain
+            least = self.least_gain(row)
             return f"no removal is worth {least:g} of Dice" if least else "no removal is expected to help"
         return "nothing more may be removed: the last positive prompt, or else the last one, stays"
 

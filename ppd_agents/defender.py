@@ -231,7 +231,7 @@ class Defender:
     ) -> list[Refinement]:
         cleaning = Cleaning(self.agent, features, prompts, witness)
         cleaning.run()
-        return [_refinement(cleaning, row, given, self.agent.least_gain) for row, given in enumerate(prompts)]
+        return [_refinement(cleaning, row, given) for row, given in enumerate(prompts)]
 
     def _watching(self, segmenter: Segmenter | str | None) -> Segmenter | None:
         """Return the segmenter to be asked before every step, if this agent wants one."""
@@ -244,12 +244,12 @@ class Defender:
         return load_segmenter(segmenter, self._extractor.device) if isinstance(segmenter, str) else segmenter
 
 
-def _refinement(cleaning: Cleaning, row: int, given: PromptSet, least_gain: float) -> Refinement:
+def _refinement(cleaning: Cleaning, row: int, given: PromptSet) -> Refinement:
     """Read one image's result out of a finished cleaning."""
     kept = cleaning.alive[row].cpu().numpy()[given.candidates]
     values = cleaning.values[row].cpu().numpy()[given.candidates]
     steps = cleaning.removed_at[row].cpu().numpy()[given.candidates]
-    verdicts = []
+    verdicts, least_gain = [], cleaning.least_gain(row)
     for index, candidate in enumerate(given.candidates.tolist()):
         value, label, stays = float(values[index]), int(given.labels[index]), bool(kept[index])
         reason = _why_kept(value, label, least_gain) if stays else cleaning.reasons[row, candidate]

@@ -92,7 +92,8 @@ def agents_fingerprint(*agents: Agent) -> str:
     """Return 16 hex digits of the agents' weights and settings."""
     return fingerprint(
         [
-            [agent.network.config.to_json(), agent.features_signature, agent.reward_scale, agent.least_gain]
+            [agent.network.config.to_json(), agent.features_signature, agent.reward_scale]
+            + [agent.least_gain, agent.further_gain]
             + [[name, tensor.cpu().tolist()] for name, tensor in agent.network.state_dict().items()]
             for agent in agents
         ]

@@ -22,7 +22,7 @@ from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
 
-FORMAT = "ppd-agent-2"
+FORMAT = "ppd-agent-3"
 _JSON, _TENSORS = "agent.json", "agent.safetensors"
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "network": dict,
@@ -31,6 +31,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "grid": int,
     "reward_scale": (int, float),
     "least_gain": (int, float),
+    "further_gain": (int, float),
     "notes": dict,
 }
 _KEPT = tuple(name for name in _KINDS if name != "network")
@@ -49,6 +50,9 @@ class Agent:
         reward_scale: What its values are divided by to be changes of Dice.
         least_gain: What an action must be worth in Dice, at least, to be preferred to STOP. The best of many
             uncertain values is too high more often than not, and clean prompts would pay for it.
+        further_gain: The same after its first action of an episode; usually less. A prompt found wrong tells
+            of an attack, which makes others likelier to be wrong, and a state does not show what was removed
+            from it; two thresholds remember it, as those of edge tracking do (Canny, 1986).
         notes: Free facts about the training, plain JSON.
     """
 
@@ -58,6 +62,7 @@ class Agent:
     grid: int
     reward_scale: float
     least_gain: float = 0.0
+    further_gain: float = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,6 +74,18 @@ class Agent:
     def values(self, state: GraphState) -> Tensor:
         """Return what every action is worth in Dice (and in what training added), (B, 2N + 1); STOP is 0."""
         return self.network(state) / self.reward_scale
+
+    def stop_value(self, moved: Tensor) -> Tensor:
+        """Return what an action must be worth to be preferred to STOP.
+
+        Args:
+            moved: (B,) bool, whether the agent has acted in this episode.
+
+        Returns:
+            (B,) float32, ``further_gain`` or ``least_gain``.
+        """
+        least = torch.full(moved.shape, self.least_gain, device=moved.device)
+        return least.masked_fill_(moved, self.further_gain)
 
     def to(self, device: torch.device | str) -> Agent:
         """Move the network to ``device`` and return this agent."""
@@ -107,6 +124,7 @@ def write_agent(agent: Agent, folder: Path) -> None:
         "grid": agent.grid,
         "reward_scale": agent.reward_scale,
         "least_gain": agent.least_gain,
+        "further_gain": agent.further_gain,
         "notes": dict(agent.notes),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
@@ -232,5 +250,5 @@ class GreedyAgent:
         if not self.stop:
             legal[:, -1] = ~legal[:, :-1].any(dim=1)
         values = self.agent.values(game_state(games, which, config.use_feedback))
-        values[:, -1] = self.agent.least_gain
+        values[:, -1] = self.agent.stop_value(games.steps_left[which] < games.steps_total[which])
         return masked_argmax(values, legal)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ppd_env.game.actions import only_stop
 from ppd_env.game_batch import GameBatch
 from ppd_env.simulator import Simulator
 
@@ -42,19 +41,15 @@ class _Table:
         self.games = GameBatch(simulator, len(rows))
         self.blind = is_blind(policy)
         sides = torch.full_like(rows, attacking, dtype=torch.bool)
-        if self.blind and not getattr(policy, "looks_once", False):
-            self.games.rows[:], self.games.status[:], self.games.attacking[:] = rows, status, sides
-        else:
-            self.games.begin(self.games.everyone(), rows, status, torch.full_like(rows, steps), sides)
+        unseen = self.blind and not getattr(policy, "looks_once", False)
+        begin = self.games.deal if unseen else self.games.begin
+        begin(self.games.everyone(), rows, status, torch.full_like(rows, steps), sides)
 
     def step(self, live: Tensor, actions: Tensor) -> Tensor:
         """Play one action in each game of ``live`` (k,); return which are over, (k,) bool."""
-        games = self.games
-        if not self.blind:
-            return games.step(actions, which=live).terminated
-        move = games.preview(live, actions, games.attacking[live])
-        games.status[live] = move.status
-        return move.stopped | only_stop(games.legal(live))
+        if self.blind:
+            return self.games.skip(actions, live)
+        return self.games.step(actions, which=live).terminated
 
 
 @torch.no_grad()

@@ -144,6 +144,7 @@ class Alternation:
             grid=config.grid,
             reward_scale=config.reward_scale,
             least_gain=config.least_gain if role == "defender" else 0.0,
+            further_gain=config.further_gain if role == "defender" else 0.0,
             notes={"config": config.to_json(), "rounds": len(self.history)},
         )
 

@@ -81,6 +81,7 @@ class TrainConfig:
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
+        further_gain: The same after its first removal of an episode (``Agent``); may be negative.
         seed: Seed of everything.
         checkpoint_every: Rounds between checkpoints.
         keep: Checkpoints kept.
@@ -143,6 +144,7 @@ class TrainConfig:
     final_updates: int = 400
     attack_pool: int = 64
     least_gain: float = 0.002
+    further_gain: float = 0.002
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -230,6 +232,7 @@ _ARXIV = TrainConfig(
     dropout=0.0,
     weight_decay=0.0,
     least_gain=0.0,
+    further_gain=0.0,
     checkpoint_every=10,
 )
 

@@ -113,7 +113,7 @@ def test_the_second_pass_shows_the_negative_ones_and_leaves_the_positive_ones_al
 
 
 def test_one_of_each_sign_alone_in_a_patch_both_stay(image):
-    eager = Defender(replace(agent(), least_gain=-9.0))
+    eager = Defender(replace(agent(), least_gain=-9.0, further_gain=-9.0))
     assert eager.refine(image, [(57, 1), (58, 2)], [1, 0]).kept.tolist() == [0, 1]
     assert eager.refine(image, [(57, 1), (58, 2), (1, 1)], [1, 0, 0]).labels.tolist() == [1, 0]
 
@@ -153,7 +153,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("feedback", [False, True])
 def test_a_batch_gives_what_each_image_gives_alone(rng, feedback):
-    defender = Defender(replace(agent(use_feedback=feedback), least_gain=-0.02))
+    defender = Defender(replace(agent(use_feedback=feedback), least_gain=-0.02, further_gain=-0.02))
     given = drawn_prompts(rng)
     together = defender.refine_batch(*given, segmenter="fake")
     assert sum(len(found.removed) for found in together) > 15
@@ -163,7 +163,7 @@ def test_a_batch_gives_what_each_image_gives_alone(rng, feedback):
 
 
 def test_a_batch_costs_one_look_per_step(rng):
-    counted = replace(agent(), least_gain=-9.0)
+    counted = replace(agent(), least_gain=-9.0, further_gain=-9.0)
     given = drawn_prompts(rng)
     looks = []
     counted.network.register_forward_hook(lambda *_: looks.append(1))
@@ -305,7 +305,9 @@ def test_feedback_is_what_the_simulator_would_show(small_simulator):
 
 def test_refining_plays_as_the_agent_does_in_the_games(small_simulator):
     bank = small_simulator.bank
-    mine = replace(agent(), least_gain=-1.0)  # random weights: whatever it thinks, it removes something
+    mine = replace(
+        agent(), least_gain=-1.0, further_gain=-1.0
+    )  # random weights: whatever it thinks, it removes something
     status = torch.zeros((1, 64), dtype=torch.int8)
     nodes = torch.tensor([3, 9, 20, 21, 33, 40, 55, 60])
     status[0, nodes] = torch.tensor([1, 2, 1, 1, 2, 2, 1, 2], dtype=torch.int8)
@@ -322,18 +324,51 @@ def test_refining_plays_as_the_agent_does_in_the_games(small_simulator):
     )
     in_turn = sorted(found.removed, key=lambda verdict: verdict.step)
     assert [int(nodes[verdict.index]) for verdict in in_turn][:5] == played
-    idle = GreedyAgent(replace(mine, least_gain=1e3)).act(games, which, [])
+    idle = GreedyAgent(replace(mine, further_gain=1e3)).act(games, which, [])
     assert idle.tolist() == [2 * 64]
 
 
 def test_a_gain_too_small_is_left_alone(image):
     prompts = [(40, 3), (5, 5), (50, 20)], [1, 1, 0]
     values = [v.value for v in Defender(agent(Colour)).refine(image, *prompts).removed]
-    careful = Defender(replace(agent(Colour), least_gain=max(values) + 0.01)).refine(image, *prompts)
+    gain = max(values) + 0.01
+    careful = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(careful.kept) == 3
     assert careful.stopped.startswith("no removal is worth ")
-    bold = Defender(replace(agent(Colour), least_gain=min(values) - 0.01)).refine(image, *prompts)
+    gain = min(values) - 0.01
+    bold = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(bold.kept) == 1
+
+
+class Falling(GraphQNetwork):
+    """Values positive prompts by their place: 0.9 for that of the first node, 0.1 less from row to row."""
+
+    def forward(self, state):
+        nodes = state.status.shape[1]
+        grid = int(nodes**0.5)
+        values = 0.9 - 0.1 * torch.div(torch.arange(nodes), grid, rounding_mode="floor")
+        values = torch.cat([values, torch.full((nodes + 1,), -5.0)])
+        return values.expand(len(state.status), -1)
+
+
+@pytest.mark.parametrize(
+    ("least", "further", "removed"), [(0.85, 0.65, [0, 1, 2]), (0.85, 0.85, [0]), (0.95, -1.0, [])]
+)
+def test_the_first_removal_must_be_worth_more_than_those_that_follow(
+    image, small_simulator, least, further, removed
+):
+    fickle = replace(agent(Falling), least_gain=least, further_gain=further)
+    points = [(4, 4 * row + 2) for row in range(5)]  # 0.9, 0.8, 0.7, 0.6, 0.5
+    found = Defender(fickle).refine(image, points, [1] * 5)
+    assert [verdict.index for verdict in found.removed] == removed
+    games = GameBatch(small_simulator, 1)
+    status = torch.zeros((1, 64), dtype=torch.int8)
+    status[0, 0:40:8] = 1
+    games.begin(games.everyone(), torch.tensor([0]), status, torch.tensor([9]), torch.tensor([False]))
+    for node in [8 * row for row in removed] + [128]:
+        action = GreedyAgent(fickle).act(games, games.everyone(), [])
+        assert action.tolist() == [node]
+        games.step(action)
 
 
 def test_saved_agents_are_opponents_by_uri(tmp_path):

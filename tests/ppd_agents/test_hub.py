@@ -219,6 +219,7 @@ def test_pushing_without_a_login_says_what_to_do(tmp_path, monkeypatch):
         {"notes": 3},
         {"reward_scale": 0},
         {"least_gain": None},
+        {"further_gain": "0"},
     ],
 )
 def test_agents_of_strangers_are_checked(trained, change):

@@ -37,6 +37,7 @@ def test_training_beats_random_attacks_and_random_removals(tmp_path):
         tau=0.5,  # fifty steps are too few for a long average
         target_update=1,
         least_gain=0.0,
+        further_gain=0.0,
         rehearsals=32,
         final_updates=60,
         shaping=0.1,
@@ -269,7 +270,8 @@ def test_presets_have_the_published_numbers():
     for published in (paper, PRESETS["ppd-cvpr"]):  # nothing of ours on top of Algorithm 1
         ours = ("branches", "shaping", "rehearsals", "final_updates", "final_rehearsals", "opponent_pool")
         ours += ("random_attack_share", "clean_share", "partial_share", "noise_share", "matching_share")
-        ours += ("messages", "dropout", "weight_decay", "least_gain", "initial_mask", "double", "dueling")
+        ours += ("messages", "dropout", "weight_decay", "least_gain", "further_gain", "initial_mask")
+        ours += ("double", "dueling")
         assert not any(getattr(published, name) for name in ours)
         assert (published.members, published.tau, published.gradient_steps, published.n_step) == (
             1,
@@ -291,6 +293,7 @@ def test_presets_have_the_published_numbers():
         ({"gamma": 1.5}, "gamma"),
         ({"tau": 0.0}, "tau"),
         ({"least_gain": -0.1}, "least_gain"),
+        ({"further_gain": float("inf")}, "further_gain"),
         ({"shaping": -0.1}, "shaping"),
         ({"label_mode": "truth"}, "rehearsals"),
         ({"prompts_per_step": 2}, "rehearsals"),
