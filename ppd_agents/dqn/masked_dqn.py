@@ -371,8 +371,11 @@ class MaskedDQN(DQN):
         masks = data.next_observations["action_mask"].bool()
         chooser = self.q_net if self.double else self.q_net_target
         # The move is chosen by the whole value, and valued by what it brings in Dice.
-        best = masked_argmax(chooser(data.next_observations), masks)
-        following = self.q_net_target(data.next_observations, dice_only=True).gather(1, best[:, None])
+        values = chooser(data.next_observations)
+        best = masked_argmax(values, masks)
+        if self.double or self.network_config.suspicion:
+            values = self.q_net_target(data.next_observations, dice_only=True)
+        following = values.gather(1, best[:, None])
         discounts = self.gamma if data.discounts is None else data.discounts
         return rewards + (1 - data.dones) * discounts * following
 
