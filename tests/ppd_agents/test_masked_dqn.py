@@ -4,8 +4,8 @@ import torch
 from small_learner import GAMES
 from stable_baselines3.common.logger import Logger
 
-from ppd_agents.dqn.exploration import EpsilonSchedule
-from ppd_agents.dqn.masked_dqn import MaskedDQN, refuse_illegal
+from ppd_agents.dqn.exploration import EpsilonSchedule, refuse_illegal
+from ppd_agents.dqn.masked_dqn import MaskedDQN
 from ppd_env.errors import ConfigError, PPDError
 
 
