@@ -207,7 +207,7 @@ class MaskedDQN(DQN):
         if not len(live):
             return
         assert self.env is not None
-        tried = self.env.branch(live, actions[live])  # type: ignore[attr-defined]
+        tried = self.env.branch(live, actions[live])
         self.replay_buffer.hold_tried(live, observation, actions[live], useful[live], tried)
 
     def predict(
