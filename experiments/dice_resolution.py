@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,20 @@ def compare(bank: SceneBank, segmenter: str, seed: int) -> dict[str, float]:
     }
 
 
+def resolution_table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Write what ``compare`` found on each set of scenes, as Markdown, in percent points."""
+    heads = ["scenes", "mean Dice, low", "native", "mean difference", "largest"]
+    heads += ["mean difference of rewards", "largest", "rewards of one sign"]
+    names = ["low", "native", "difference", "largest", "change_difference", "change_largest", "same_sign"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for uri, found in results.items():
+        numbers = [f"{found[name]:.2f}" for name in names[:-1]] + [f"{found['same_sign']:.0f} %"]
+        lines.append("| " + " | ".join([f"`{uri}`", *numbers]) + " |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line per set of scenes."""
+    """Print a table with one line per set of scenes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", nargs="+", default=SCENES)
     parser.add_argument("--segmenter", default="mini")
@@ -76,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for uri in given.scenes:
         bank = open_bank(uri, given.segmenter, "mini", given.grid, given.device, progress=True)
         results[uri] = compare(bank, given.segmenter, given.seed)
-        print(uri, "  ".join(f"{name} {value:.2f}" for name, value in results[uri].items()))
+    print(resolution_table(results))
     if given.json:
         aside = given.json.with_name(given.json.name + ".tmp")
         aside.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

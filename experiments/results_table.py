@@ -8,6 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from experiments.dice_resolution import resolution_table
+from ppd_agents.speed.account import account_table
 from ppd_agents.speed.table import growth_table, limits_table, performance_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -239,3 +241,5 @@ if __name__ == "__main__":
         bench = json.loads((RESULTS / "bench.json").read_text())
         for table in (performance_table, limits_table, growth_table):
             print("\n" + table(bench))
+    print("\n" + account_table(json.loads((RESULTS / "decoder_account.json").read_text())["results"]))
+    print("\n" + resolution_table(json.loads((RESULTS / "dice_resolution.json").read_text())))

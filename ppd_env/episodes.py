@@ -69,7 +69,7 @@ class ResetOptions:
 
 @dataclass(frozen=True)
 class Beginning:
-    """k games about to begin; nothing is decoded yet.
+    """k games about to begin; the prompts the agent starts from are not decoded yet.
 
     Args:
         which: (k,) int64, the games.
@@ -77,6 +77,7 @@ class Beginning:
         given: (k, N) int8, the prompts before the opponent's attack; None where there was none.
         status: (k, N) int8, the prompts the agent starts from.
         attack, defence: (k,) int64, step budgets.
+        seen: What ``given`` decodes to, where the opponent had to see it first.
     """
 
     which: Tensor
@@ -85,10 +86,11 @@ class Beginning:
     status: Tensor
     attack: Tensor
     defence: Tensor
+    seen: Segmentation | None = None
 
     def to_decode(self) -> tuple[Tensor, Tensor]:
-        """Return every prompt set that is looked at before the first move, (m,) rows and (m, N) statuses."""
-        if self.given is None:
+        """Return the prompt sets still to be decoded before the first move, (m,) rows and (m, N) statuses."""
+        if self.given is None or self.seen is not None:
             return self.rows, self.status
         return self.rows.repeat(2), torch.cat([self.given, self.status])
 
@@ -155,7 +157,8 @@ class EpisodeStarter:
     def begin(self, beginning: Beginning, decoded: Segmentation) -> None:
         """Begin games whose prompts, ``beginning.to_decode()``, have been decoded."""
         count, which = len(beginning.rows), beginning.which
-        self.ideal_dice[which] = torch.nan if beginning.given is None else decoded.dice[:count]
+        before = decoded if beginning.seen is None else beginning.seen
+        self.ideal_dice[which] = torch.nan if beginning.given is None else before.dice[:count]
         steps = beginning.attack if self._attacking else beginning.defence
         role = torch.full((count,), self._attacking)
         self._games.begin(which, beginning.rows, beginning.status, steps, role, decoded[-count:])
@@ -200,15 +203,25 @@ class EpisodeStarter:
         games.change_role(which, steps, torch.full((len(which),), self._attacking))
 
     def _attack_blindly(self, drawn: Beginning, rngs: Sequence[np.random.Generator]) -> Beginning:
-        """Let an opponent that looks at no mask attack, in games of their own where nothing is decoded."""
+        """Let an opponent attack that looks at no mask while it plays, in games of their own.
+
+        One that wants the mask before its attack has it decoded, ahead of the others; its moves are not.
+        """
         assert self._opponent is not None
         if self._rehearsal is None:
             self._rehearsal = self._games.twin()
         games, count = self._rehearsal, len(drawn.rows)
         places = torch.arange(count, device=games.status.device)
-        games.deal(places, drawn.rows, drawn.status, drawn.attack, torch.ones(count, dtype=torch.bool))
+        dealt = places, drawn.rows, drawn.status, drawn.attack, torch.ones(count, dtype=torch.bool)
+        seen = None
+        if getattr(self._opponent, "looks_once", False):
+            seen = games.simulator.segment(drawn.rows, drawn.status)
+            games.begin(*dealt, known=seen)
+        else:
+            games.deal(*dealt)
         play_phase(games, places, self._opponent, rngs)
-        return replace(drawn, given=drawn.status, status=games.status[:count].to(drawn.status.device))
+        status = games.status[:count].to(drawn.status.device)
+        return replace(drawn, given=drawn.status, status=status, seen=seen)
 
     def _start_state(self, options: ResetOptions) -> str:
         return "given" if options.prompts is not None else self._config.start_state

@@ -22,8 +22,9 @@ ORACLE_POOL = 48
 class Opponent(Protocol):
     """Chooses moves for either role; which one is asked for stands in ``games.attacking``.
 
-    An opponent may set ``blind = True`` to say that it never looks at masks, Dice or feedback; its moves are
-    then played without decoding.
+    An opponent may set ``blind = True`` to say that it never looks at masks, Dice or feedback while it plays;
+    its moves are then played without decoding. With ``looks_once = True`` beside it, it wants
+    ``games.initial_mask``: the mask its game begins with is then decoded, and no other.
     """
 
     def act(self, games: GameBatch, which: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:

@@ -98,6 +98,19 @@ def make_games(tiny_simulator):
 
 
 @pytest.fixture
+def decodes(monkeypatch):
+    """How many prompt sets each decode batch held."""
+    sizes, segment = [], Simulator.segment
+
+    def record(self, rows, status):
+        sizes.append(len(rows))
+        return segment(self, rows, status)
+
+    monkeypatch.setattr(Simulator, "segment", record)
+    return sizes
+
+
+@pytest.fixture
 def fresh_sources(monkeypatch, tmp_path):
     """No scenes are opened yet, and the cache is empty."""
     monkeypatch.setattr(sources, "_opened", {})

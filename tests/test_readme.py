@@ -160,3 +160,6 @@ def test_the_tables_are_those_of_the_recorded_results():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for table in (results_table.limits_table, results_table.growth_table):
         assert table(bench) in page
+    assert results_table.account_table(found("decoder_account.json")["results"]) in page
+    page = (ROOT / "docs" / "decoder.md").read_text(encoding="utf-8")
+    assert results_table.resolution_table(found("dice_resolution.json")) in page

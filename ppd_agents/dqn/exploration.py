@@ -66,6 +66,22 @@ def check_masks(masks: Tensor) -> None:
         )
 
 
+def refuse_illegal(actions: Tensor, masks: Tensor) -> None:
+    """Refuse actions that a mask forbids.
+
+    Args:
+        actions: (B,) int64.
+        masks: (B, A) bool.
+
+    Raises:
+        PPDError: An action is illegal.
+    """
+    wrong = ~masks.gather(1, actions[:, None])[:, 0]
+    if bool(wrong.any()):
+        listed = ", ".join(str(a) for a in actions[wrong].tolist()[:5])
+        raise PPDError(f"Illegal action(s) {listed}: only actions whose action_mask is 1 may be played.")
+
+
 def draw_legal(masks: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw one legal action per game, uniformly.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from ppd_agents.dqn.aside import Aside
 from ppd_agents.dqn.attacks import AttackMemory
 from ppd_agents.dqn.exploration import (
     EpsilonSchedule,
@@ -26,20 +27,18 @@ from ppd_agents.dqn.exploration import (
     draw_legal,
     epsilon_greedy,
     masked_argmax,
+    refuse_illegal,
 )
 from ppd_agents.dqn.losses import Loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
 from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
-from ppd_agents.dqn.replay import SceneReplayBuffer, SceneSamples, stored
-from ppd_agents.dqn.transition_store import Transitions, pack_bits, pack_shares, pack_status
-from ppd_agents.dqn.updates import parts_of, set_gradients
+from ppd_agents.dqn.replay import Batch, SceneReplayBuffer, SceneSamples
+from ppd_agents.dqn.updates import PRECISIONS, parts_of, set_gradients
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import INACTIVE
 
 Observation = dict[str, Any]
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Number formats that losses may be computed in."""
 
 
 class MaskedDQN(DQN):
@@ -74,6 +73,8 @@ class MaskedDQN(DQN):
         epsilon: Schedule owned by the caller; None: SB3's own, over one ``learn()``.
         precision: ``"float32"``, or ``"bfloat16"``: losses are computed under torch's autocast, which pays on
             a GPU; weights, gradients and targets stay float32.
+        overlap: Take gradient steps while the next step of the games is played, by the weights from before
+            them; None: on a GPU.
         **kwargs: SB3's DQN arguments.
 
     Raises:
@@ -107,6 +108,7 @@ class MaskedDQN(DQN):
         attack_batch: int = 96,
         epsilon: EpsilonSchedule | None = None,
         precision: str = "float32",
+        overlap: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.rng = np.random.default_rng(rng)
@@ -119,7 +121,7 @@ class MaskedDQN(DQN):
         self.epsilon = epsilon
         if precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
-        self.precision = precision
+        self.precision, self.overlap = precision, overlap
         if bool(self.network_config.suspicion) != (attacks is not None):
             raise ConfigError(
                 "A Q-network with suspicion needs attacks to learn it from, and only such a one."
@@ -153,6 +155,12 @@ class MaskedDQN(DQN):
         super()._setup_model()
         if self.epsilon is not None:
             self.exploration_rate = self.epsilon.value
+        self._aside: Aside[list[tuple[Batch, Tensor, Tensor]]] = Aside(self.device)
+        aside = self.device.type == "cuda" if self.overlap is None else self.overlap
+        self._actor = self.policy.make_q_net() if aside else None
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_aside", "_actor"]
 
     def tensors(self, observation: Observation) -> tuple[dict[str, Tensor], Tensor]:
         """Return a batch of observations as tensors and its masks (B, A) bool.
@@ -176,7 +184,8 @@ class MaskedDQN(DQN):
         tensors, masks = self.tensors(self._last_obs)
         warm_up = self.num_timesteps < learning_starts
         with torch.no_grad():
-            values = torch.zeros(masks.shape, device=masks.device) if warm_up else self.q_net(tensors)
+            acting = self._actor if self._actor is not None and self._aside.busy else self.q_net
+            values = torch.zeros(masks.shape, device=masks.device) if warm_up else acting(tensors)
         if warm_up:
             actions = draw_legal(masks, self.rng)
         else:
@@ -191,42 +200,15 @@ class MaskedDQN(DQN):
 
     def _branch(self, values: Tensor, masks: Tensor, observation: Observation, greedy_share: float) -> None:
         """Try K further actions of each state, a share of them the best, and store what they would bring."""
-        if not isinstance(self.replay_buffer, SceneReplayBuffer) or not self.env_has_branch():
+        if not isinstance(self.replay_buffer, SceneReplayBuffer) or not hasattr(self.env, "branch"):
             raise PPDError("branches > 0 needs a GameVecEnv, whose games can be tried without being played.")
         actions, useful = draw_branches(values, masks, self.branches, greedy_share, self.rng)
         live = useful.any(dim=1).nonzero().flatten()
         if not len(live):
             return
         assert self.env is not None
-        tried = self.env.branch(live, actions[live])  # type: ignore[attr-defined]
-        keep = useful[live].cpu().numpy()
-        parents = live.cpu().numpy()[keep.nonzero()[0]]
-        extras: dict[str, np.ndarray] = {}
-        if self.replay_buffer.feedback:
-            extras = {
-                "feedback": stored(observation["feedback"], parents, pack_shares),
-                "iou": stored(observation["predicted_iou"], parents).reshape(-1),
-                "next_feedback": tried.feedback[keep],
-                "next_iou": tried.predicted_iou[keep],
-            }
-        if self.replay_buffer.initial_mask:
-            extras["initial_mask"] = stored(observation["initial_mask"], parents, pack_bits)
-        self.replay_buffer.hold(
-            parents,
-            Transitions(
-                rows=stored(observation["scene"], parents).reshape(-1),
-                status=stored(observation["status"], parents, pack_status),
-                actions=actions[live].cpu().numpy()[keep],
-                rewards=tried.reward[keep],
-                dones=tried.terminated[keep],
-                next_status=tried.status[keep],
-                **extras,
-            ),
-        )
-
-    def env_has_branch(self) -> bool:
-        """Tell whether the environment can try actions without playing them."""
-        return hasattr(self.env, "branch")
+        tried = self.env.branch(live, actions[live])
+        self.replay_buffer.hold_tried(live, observation, actions[live], useful[live], tried)
 
     def predict(
         self,
@@ -264,17 +246,42 @@ class MaskedDQN(DQN):
             self.exploration_rate = self.epsilon.value
             self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Take gradient steps on the loss against the masked target.
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        """Play and learn as SB3's ``learn``, and leave no gradient step under way."""
+        try:
+            return super().learn(*args, **kwargs)
+        finally:
+            self._finish_updates()
 
-        Args:
-            gradient_steps: How many.
-            batch_size: Transitions per step.
-        """
+    def _store_transition(self, *args: Any, **kwargs: Any) -> None:
+        # What follows a step of the games changes the memory and the target network.
+        self._finish_updates()
+        super()._store_transition(*args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Take ``gradient_steps`` of ``batch_size`` transitions each, or begin them where they overlap."""
+        self._finish_updates()
         self._update_learning_rate(self.policy.optimizer)
-        losses = [self._gradient_step(batch_size) for _ in range(gradient_steps)]
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if self._actor is None:
+            self._log([self._gradient_step(batch_size) for _ in range(gradient_steps)])
+            return
+        self._actor.load_state_dict(self.q_net.state_dict())
+        # Whatever is drawn is drawn here, so that the result does not depend on who is faster.
+        batches = [self._draw_batch(batch_size) for _ in range(gradient_steps)]
+        rng = np.random.default_rng(self.rng.integers(2**62))
+        self._aside.start(lambda: [(batch, *self._learn_from(batch, rng)) for batch in batches])
+
+    def _finish_updates(self) -> None:
+        """Wait for gradient steps that are under way."""
+        learned = self._aside.finish()
+        if learned is not None:
+            for batch, _, errors in learned:
+                self._reweigh(batch, errors)
+            self._log([loss for _, loss, _ in learned])
+
+    def _log(self, losses: Sequence[Tensor]) -> None:
         if losses:
             self.logger.record("train/loss", float(np.mean([float(loss) for loss in losses])))
 
@@ -300,9 +307,8 @@ class MaskedDQN(DQN):
                 bar.update()
         self._n_updates += updates
 
-    def suspicion_losses(self, attacks: AttackMemory) -> list[Callable[[], Tensor]]:
-        """Return the parts of the cross-entropy of telling the attacks' prompts from the others."""
-        drawn = attacks.sample(self.attack_batch, self.rng)
+    def suspicion_losses(self, drawn: tuple[Tensor, Tensor, Tensor]) -> list[Callable[[], Tensor]]:
+        """Return the parts of the cross-entropy of telling the attacks' prompts (``AttackMemory.sample``)."""
         prompts = int((drawn[1] != INACTIVE).sum())  # counted on the host, where they are drawn
         rows, status, foreign = (values.to(self.device) for values in drawn)
 
@@ -333,29 +339,40 @@ class MaskedDQN(DQN):
 
     def _gradient_step(self, batch_size: int) -> Tensor:
         """Learn from one batch and return its loss, for which nobody need wait on a GPU."""
-        data = self._draw(batch_size)
-        target = self.targets(data)
+        batch = self._draw_batch(batch_size)
+        loss, errors = self._learn_from(batch, self.rng)
+        self._reweigh(batch, errors)
+        return loss
+
+    def _learn_from(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Take a gradient step; return its loss and its TD errors (B, 1)."""
+        target = self.targets(batch.data)
         current = torch.empty_like(target)
-        losses = self.value_losses(data, target, current)
-        if self.attacks is not None:
-            losses += self.suspicion_losses(self.attacks)
-        self.policy.set_training_mode(True)
-        loss = set_gradients(losses, list(self.q_net.parameters()), self.rng, PRECISIONS[self.precision])
-        self.policy.set_training_mode(False)
+        losses = self.value_losses(batch.data, target, current)
+        if batch.attacked is not None:
+            losses += self.suspicion_losses(batch.attacked)
+        self.q_net.set_training_mode(True)
+        loss = set_gradients(losses, list(self.q_net.parameters()), rng, PRECISIONS[self.precision])
+        self.q_net.set_training_mode(False)
         torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        if isinstance(data, SceneSamples):
+        return loss, target - current
+
+    def _reweigh(self, batch: Batch, errors: Tensor) -> None:
+        """Let the memory know what a batch taught."""
+        if isinstance(batch.data, SceneSamples):
             assert isinstance(self.replay_buffer, SceneReplayBuffer)
-            self.replay_buffer.reweigh(data, target - current)
-        return loss
+            self.replay_buffer.reweigh(batch.data, errors)
+
+    def _draw_batch(self, batch_size: int) -> Batch:
+        data, attacks = self._draw(batch_size), self.attacks
+        return Batch(data, None if attacks is None else attacks.sample(self.attack_batch, self.rng))
 
     def _draw(self, batch_size: int) -> SceneSamples | DictReplayBufferSamples:
         if isinstance(self.replay_buffer, SceneReplayBuffer):
             return self.replay_buffer.sample(batch_size, beta=beta_at(self.progress))
         assert self.replay_buffer is not None
-        data = self.replay_buffer.sample(batch_size)
-        assert isinstance(data, DictReplayBufferSamples)
-        return data
+        return cast(DictReplayBufferSamples, self.replay_buffer.sample(batch_size))
 
     @property
     def progress(self) -> float:
@@ -371,23 +388,10 @@ class MaskedDQN(DQN):
         masks = data.next_observations["action_mask"].bool()
         chooser = self.q_net if self.double else self.q_net_target
         # The move is chosen by the whole value, and valued by what it brings in Dice.
-        best = masked_argmax(chooser(data.next_observations), masks)
-        following = self.q_net_target(data.next_observations, dice_only=True).gather(1, best[:, None])
+        values = chooser(data.next_observations)
+        best = masked_argmax(values, masks)
+        if self.double or self.network_config.suspicion:
+            values = self.q_net_target(data.next_observations, dice_only=True)
+        following = values.gather(1, best[:, None])
         discounts = self.gamma if data.discounts is None else data.discounts
         return rewards + (1 - data.dones) * discounts * following
-
-
-def refuse_illegal(actions: Tensor, masks: Tensor) -> None:
-    """Refuse actions that a mask forbids.
-
-    Args:
-        actions: (B,) int64.
-        masks: (B, A) bool.
-
-    Raises:
-        PPDError: An action is illegal.
-    """
-    wrong = ~masks.gather(1, actions[:, None])[:, 0]
-    if bool(wrong.any()):
-        listed = ", ".join(str(a) for a in actions[wrong].tolist()[:5])
-        raise PPDError(f"Illegal action(s) {listed}: only actions whose action_mask is 1 may be played.")

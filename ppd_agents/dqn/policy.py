@@ -121,7 +121,14 @@ class GraphPolicy(DQNPolicy):
 
     def make_q_net(self) -> ObservationQNet:  # type: ignore[override]
         """Build one network; SB3 calls this for the online and for the target network."""
-        return ObservationQNet(self._network, self._own_scenes, self._init_seed).to(self.device)
+        return ObservationQNet(self._network, self._own_scenes, self._init_seed).to(self.device).eval()
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Leave the networks as they are: SB3 calls this while gradient steps may be under way.
+
+        They are in evaluation mode but for the online one within a gradient step.
+        """
+        self.training = mode
 
     def forward(self, obs: PyTorchObs, deterministic: bool = True) -> Tensor:
         """Return the best legal action of each game, (B,) int64."""

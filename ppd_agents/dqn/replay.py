@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
@@ -49,6 +50,31 @@ class SceneSamples(NamedTuple):
     discounts: Tensor
     weights: Tensor | None
     drawn: Drawn
+
+
+class Tried(NamedTuple):
+    """What K actions of k states would bring, as arrays; see ``GameBatch.branch``.
+
+    Attributes:
+        reward: (k, K) float32.
+        status: (k, K, 2, ceil(N / 8)) uint8, packed by ``pack_status``.
+        terminated: (k, K) bool.
+        feedback: (k, K, N) uint8 from ``pack_shares``, or None.
+        predicted_iou: (k, K) float32.
+    """
+
+    reward: np.ndarray
+    status: np.ndarray
+    terminated: np.ndarray
+    feedback: np.ndarray | None
+    predicted_iou: np.ndarray
+
+
+class Batch(NamedTuple):
+    """What a gradient step learns from: transitions and, for suspicion, states under attack."""
+
+    data: SceneSamples | DictReplayBufferSamples
+    attacked: tuple[Tensor, Tensor, Tensor] | None
 
 
 def stored(
@@ -159,6 +185,42 @@ class SceneReplayBuffer(ReplayBuffer):
             tried: B transitions.
         """
         self._held = (games, tried)
+
+    def hold_tried(
+        self, live: Tensor, observation: dict[str, Any], actions: Tensor, useful: Tensor, tried: Tried
+    ) -> None:
+        """Hold what K tried actions of k games would bring.
+
+        Args:
+            live: (k,) int64, the games.
+            observation: What all games show.
+            actions: (k, K) int64.
+            useful: (k, K) bool, which of them count.
+            tried: The outcomes, see ``GameVecEnv.branch``.
+        """
+        keep = useful.cpu().numpy()
+        parents = live.cpu().numpy()[keep.nonzero()[0]]
+        extras: dict[str, np.ndarray] = {}
+        if self.feedback:
+            assert tried.feedback is not None
+            extras = {
+                "feedback": stored(observation["feedback"], parents, pack_shares),
+                "iou": stored(observation["predicted_iou"], parents).reshape(-1),
+                "next_feedback": tried.feedback[keep],
+                "next_iou": tried.predicted_iou[keep],
+            }
+        if self.initial_mask:
+            extras["initial_mask"] = stored(observation["initial_mask"], parents, pack_bits)
+        found = Transitions(
+            rows=stored(observation["scene"], parents).reshape(-1),
+            status=stored(observation["status"], parents, pack_status),
+            actions=actions.cpu().numpy()[keep],
+            rewards=tried.reward[keep],
+            dones=tried.terminated[keep],
+            next_status=tried.status[keep],
+            **extras,
+        )
+        self.hold(parents, found)
 
     def add(  # type: ignore[override]
         self,

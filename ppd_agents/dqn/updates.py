@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ppd_env.cores import on_all_cores
 from ppd_env.game.actions import INACTIVE
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Number formats that losses may be computed in."""
+
 _PARTS = 2
 """Parts of a batch on the CPU, however many cores there are: their number decides how sums are rounded."""
 

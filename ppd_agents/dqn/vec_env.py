@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvStepReturn
 from torch import Tensor
 
-from ppd_agents.dqn.masked_dqn import refuse_illegal
+from ppd_agents.dqn.exploration import refuse_illegal
 from ppd_agents.dqn.potentials import Potential
+from ppd_agents.dqn.replay import Tried
 from ppd_agents.dqn.transition_store import pack_shares, pack_status
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import GameBatch
@@ -44,24 +45,6 @@ class StartSource(Protocol):
     def draw(self, count: int) -> Starts:
         """Return ``count`` beginnings."""
         ...
-
-
-class Tried(NamedTuple):
-    """What K actions of k states would bring, as arrays; see ``GameBatch.branch``.
-
-    Attributes:
-        reward: (k, K) float32.
-        status: (k, K, 2, ceil(N / 8)) uint8, packed by ``pack_status``.
-        terminated: (k, K) bool.
-        feedback: (k, K, N) uint8 from ``pack_shares``, or None.
-        predicted_iou: (k, K) float32.
-    """
-
-    reward: np.ndarray
-    status: np.ndarray
-    terminated: np.ndarray
-    feedback: np.ndarray | None
-    predicted_iou: np.ndarray
 
 
 class GameVecEnv(VecEnv):

@@ -49,7 +49,7 @@ class BenchConfig:
         ConfigError: A segmenter is unknown, or a number is impossible.
     """
 
-    segmenters: tuple[str, ...] = ("mini", "vit_b")
+    segmenters: tuple[str, ...] = ("mini", "vit_b", "vit_h")
     device: str = "cpu"
     games: tuple[int, ...] = (1, 8, 64, 256)
     points: int = 40
@@ -116,8 +116,7 @@ def run_bench(config: BenchConfig, command: str) -> dict[str, Any]:
         jobs, loops = _side_by_side(subjects, config)
         timings = take_turns(jobs, config.rounds, device, bar)
         jobs.clear()
-        first = subjects[0] if subjects else None
-        grown = take_turns(_growing(first, config), config.rounds, device, bar) if first else {}
+        grown = take_turns(_growing(subjects, config), config.rounds, device, bar)
         learned = {}
         if config.learner_games:
             chosen = learning_jobs(folder / "training", config.device, config.learner_games)
@@ -160,13 +159,15 @@ def _side_by_side(subjects: Sequence[Subject], config: BenchConfig) -> tuple[dic
     return jobs, loops
 
 
-def _growing(subject: Subject, config: BenchConfig) -> dict[str, Job]:
-    return {
-        **growing.prompt_jobs(subject, config.device, config.prompts),
-        **growing.grid_jobs(subject, config.device, config.grids),
-        **growing.bank_jobs(subject, config.device, config.banks),
-        **growing.replay_jobs(config.replays),
-    }
+def _growing(subjects: Sequence[Subject], config: BenchConfig) -> dict[str, Job]:
+    """Return decodes of every subject by prompts, and by the first one what no decoder changes."""
+    jobs: dict[str, Job] = {}
+    for subject in subjects:
+        jobs |= growing.prompt_jobs(subject, config.device, config.prompts)
+    for subject in subjects[:1]:
+        jobs |= growing.grid_jobs(subject, config.device, config.grids)
+        jobs |= growing.bank_jobs(subject, config.device, config.banks)
+    return jobs | growing.replay_jobs(config.replays)
 
 
 def _subject_result(

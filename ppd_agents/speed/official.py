@@ -123,7 +123,8 @@ def users_loop(
 
         return UsersLoop(predict, "segment_anything.SamPredictor.predict", truth)
     said = (
-        "the official prompt_encoder, mask_decoder and postprocess_masks, called as SamPredictor.predict does"
+        "the official prompt_encoder, mask_decoder and postprocess_masks, called as SamPredictor.predict "
+        "does (itself it needs torchvision: pip install torchvision)"
     )
     return UsersLoop(_modules(model, image), said, truth)
 

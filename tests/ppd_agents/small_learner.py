@@ -46,9 +46,8 @@ def small_model(
     model = MaskedDQN(
         "GraphPolicy",
         env,
-        network=QNetworkConfig(
-            role=role, hidden=16, use_feedback=feedback, dueling=options.pop("dueling", False)
-        ),
+        network=options.pop("network", None)
+        or QNetworkConfig(role=role, hidden=16, use_feedback=feedback, dueling=options.pop("dueling", False)),
         scenes=(bank.features, bank.positions),
         device="cpu",
         **defaults | options,

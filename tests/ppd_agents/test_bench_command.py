@@ -9,7 +9,7 @@ import tiny_sam
 import torch
 import tyro
 
-from ppd_agents.bench_command import Bench
+from ppd_agents.bench_command import Bench, run_bench_command
 from ppd_agents.dqn.transition_store import TransitionStore
 from ppd_agents.speed import bench, growing, official
 from ppd_agents.speed.clock import Job, Timing, growth, take_turns
@@ -135,6 +135,7 @@ def test_the_users_loop_does_the_work_of_a_step(subject, with_predictor):
     assert (theirs == ours).mean() > 0.97
     assert loop.score(bank.points[0, chosen].numpy(), labels) > 0
     assert "SamPredictor.predict" in loop.measured
+    assert ("pip install torchvision" in loop.measured) is not with_predictor
 
 
 def test_operations_are_those_of_the_matrix_products(subject):
@@ -212,6 +213,24 @@ def test_impossible_settings_are_refused():
 def test_options():
     options = tyro.cli(Bench, args=["--quick", "--segmenters", "mini", "--json", "out.json"])
     assert options == Bench(quick=True, segmenters=("mini",), json=Path("out.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "measured"),
+    [
+        (Bench(), ("mini", "vit_b", "vit_h")),
+        (Bench(quick=True), ("mini", "vit_b")),
+        (Bench(quick=True, segmenters=("vit_h",), games=(2,), rounds=1), ("vit_h",)),
+    ],
+)
+def test_what_is_measured_by_default(options, measured, monkeypatch, capsys):
+    asked = []
+    recorded = json.loads(GOLDEN.read_text())
+    monkeypatch.setattr(bench, "run_bench", lambda config, command: asked.append(config) or recorded)
+    assert run_bench_command(options) == 0
+    assert asked[0].segmenters == measured
+    assert asked[0].games == (options.games or ((1, 8) if options.quick else (1, 8, 64, 256)))
+    assert "env steps/s" in capsys.readouterr().out
 
 
 def test_subjects_without_their_package_are_told(monkeypatch, tmp_path):

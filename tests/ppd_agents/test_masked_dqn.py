@@ -4,8 +4,8 @@ import torch
 from small_learner import GAMES
 from stable_baselines3.common.logger import Logger
 
-from ppd_agents.dqn.exploration import EpsilonSchedule
-from ppd_agents.dqn.masked_dqn import MaskedDQN, refuse_illegal
+from ppd_agents.dqn.exploration import EpsilonSchedule, refuse_illegal
+from ppd_agents.dqn.masked_dqn import MaskedDQN
 from ppd_env.errors import ConfigError, PPDError
 
 
@@ -101,6 +101,22 @@ def test_the_online_network_chooses_without_dropout(make_model, monkeypatch):
     monkeypatch.setattr(type(model.q_net), "forward", spy)
     model.train(2, 16)
     assert modes == [False] * 4  # the online network chooses and the target network values, twice
+
+
+def test_a_target_that_chooses_and_values_alike_looks_once(make_model, monkeypatch):
+    """Every candidate of the next state is valued: what costs most of a gradient step on a large grid."""
+    model = make_model(gamma=0.9, branches=2)
+    model.learn(GAMES * 2, log_interval=None)
+    asked = []
+    forward = type(model.q_net).forward
+
+    def spy(network, observation, **options):
+        asked.append(network)
+        return forward(network, observation, **options)
+
+    monkeypatch.setattr(type(model.q_net), "forward", spy)
+    model.train(2, 16)
+    assert asked == [model.q_net_target] * 2
 
 
 def test_returns_of_several_steps_count_every_reward_and_discount_what_follows(make_model, monkeypatch):

@@ -96,7 +96,8 @@ def test_a_learners_losses_in_parts_are_those_of_the_whole_batch(tmp_path, monke
         monkeypatch.setattr(updates, "_SMALLEST_PART", smallest)
         model.rng.bit_generator.state = drawn
         current = torch.full_like(target, torch.nan)
-        losses = [*model.value_losses(data, target, current), *model.suspicion_losses(training.attacks)]
+        attacked = training.attacks.sample(model.attack_batch, model.rng)
+        losses = [*model.value_losses(data, target, current), *model.suspicion_losses(attacked)]
         parameters = list(model.q_net.parameters())
         value = set_gradients(losses, parameters, np.random.default_rng(0))
         found.append((len(losses), value, torch.cat([p.grad.flatten() for p in parameters]), current))

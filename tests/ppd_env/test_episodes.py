@@ -62,6 +62,35 @@ def test_attacked_starts_add_the_opponents_prompts(start, opponent):
     assert not games.attacking.any()
 
 
+class Onlooker(RandomOpponent):
+    """Plays at random, and notes which mask it was shown before its moves."""
+
+    looks_once = True
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def act(self, games, which, rngs):
+        self.shown.append(games.initial_mask[which].clone())
+        return super().act(games, which, rngs)
+
+
+def test_an_opponent_that_looks_once_sees_the_mask_before_its_attack(start, decodes):
+    ideal, _, _ = start(start="ideal", attack_steps=3)
+    assert ideal.initial_mask.any(dim=1).all()
+    plain, kept, _ = start(attack_steps=3)
+    decodes.clear()
+    opponent = Onlooker()
+    games, starter, _ = start(attack_steps=3, opponent=opponent)
+    assert all(torch.equal(shown, ideal.initial_mask) for shown in opponent.shown)
+    # It costs no further prompt set: the prompts before the attack are decoded ahead of those after it.
+    assert decodes == [6, 6]
+    torch.testing.assert_close(starter.ideal_dice, kept.ideal_dice)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, games.state_dict()[name])
+
+
 def test_one_draw_serves_equal_budgets(start):
     _, _, (attack, defence) = start(attack_steps=[2, 9], defence_steps=[2, 9], size=20)
     assert torch.equal(attack, defence)

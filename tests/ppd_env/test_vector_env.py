@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from ppd_env.envs.vector_env import PointPromptVectorEnv
 from ppd_env.errors import ConfigError
-from ppd_env.simulator import Simulator
+from ppd_env.opponents import RandomOpponent
 
 COUNT = 3
 
@@ -109,19 +109,6 @@ def test_impossible_arguments(tiny_kwargs):
         PointPromptVectorEnv(1, **tiny_kwargs).step(np.array([0]))
 
 
-@pytest.fixture
-def decodes(monkeypatch):
-    """How many prompt sets each decode batch held."""
-    sizes, segment = [], Simulator.segment
-
-    def record(self, rows, status):
-        sizes.append(len(rows))
-        return segment(self, rows, status)
-
-    monkeypatch.setattr(Simulator, "segment", record)
-    return sizes
-
-
 @pytest.mark.parametrize("kwargs", [{"role": "attacker", "attack_steps": 2}, {"defence_steps": 2}])
 def test_a_step_decodes_once_even_where_games_begin_anew(tiny_kwargs, decodes, kwargs):
     envs = PointPromptVectorEnv(COUNT, **tiny_kwargs, **kwargs)
@@ -146,6 +133,24 @@ def test_an_opponent_that_looks_at_masks_still_decodes_its_own(tiny_kwargs, deco
     assert cut.any()
     assert len(decodes) > 1
     assert not np.isnan(infos["ideal_dice"]).any()
+
+
+def test_a_learned_opponent_that_looks_once_adds_no_prompt_set(tiny_kwargs, decodes, monkeypatch):
+    """What it wants to see is decoded ahead of the step's batch, and not again in it."""
+    kwargs = tiny_kwargs | {"attack_steps": 2, "defence_steps": 2}
+    single, ours = pair(**kwargs)
+    monkeypatch.setattr(RandomOpponent, "looks_once", True, raising=False)
+    left, right = single.reset(seed=5), ours.reset(seed=5)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        actions = draw(right[-1]["action_mask"], rng, stop_share=0)
+        left = single.step(actions)
+        decodes.clear()
+        right = ours.step(actions)
+        assert data_equivalence(left[0], right[0])
+        ended = (right[2] | right[3]).sum()
+        assert decodes[:-1] == ([ended] if ended else [])
+        assert decodes[-1] <= COUNT + ended  # a game that stopped shows the mask it had
 
 
 def calls_of(work):
