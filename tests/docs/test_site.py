@@ -57,7 +57,7 @@ def test_nothing_is_fetched_from_elsewhere(site):
 @needs_mkdocs
 @pytest.mark.parametrize("page", ["index", "reference/ppd_env"])
 def test_pages_opened_from_a_folder_can_be_searched(site, page):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("no Chromium found: apt-get install chromium, or set CHROMIUM=PATH")
