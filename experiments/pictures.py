@@ -18,13 +18,13 @@ from torch import Tensor
 from ppd_agents.dqn.agent import GreedyAgent
 from ppd_agents.evaluation.rollouts import generators, play
 from ppd_agents.shipped import open_agent
-from ppd_env.game.actions import POSITIVE, Role
+from ppd_env.game.actions import Role
 from ppd_env.graph import feature_distance, knn_edges, physical_distance
 from ppd_env.prompting.coverage import patch_coverage
 from ppd_env.prompting.ideal import ideal_prompts
 from ppd_env.prompting.matching import matching_prompts
 from ppd_env.prompting.noise import noise_prompts
-from ppd_env.rendering import HIGHLIGHT, INK, MASK, PAPER, SMOOTH, Frame, draw
+from ppd_env.rendering import BAR, FONT, HIGHLIGHT, INK, MASK, PAPER, SMOOTH, Frame, draw
 from ppd_env.scenes.bank import open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
@@ -38,6 +38,9 @@ HARM = 0.2
 """Dice an attack must cost for its scene to be chosen."""
 
 GAP = 12
+CAPTION = 0.125
+"""Height of a caption as a share of its picture's width."""
+
 QUALITY = 84
 
 
@@ -95,7 +98,7 @@ def panel(
         simulator: The scenes.
         row: Which one.
         status: (N,) int8.
-        title: What the caption says first.
+        title: What the caption says before Dice.
         before: (N,) int8; what has changed since is marked. None marks nothing.
 
     Returns:
@@ -104,17 +107,28 @@ def panel(
     rows, batch = torch.tensor([row]), status[None]
     dice = float(simulator.segment(rows, batch).dice[0])
     changed = torch.zeros_like(status, dtype=torch.bool) if before is None else status != before
-    signs = f"{int((status == POSITIVE).sum())} positive, {int((status > POSITIVE).sum())} negative prompts"
-    return draw(
+    picture = draw(
         Frame(
             scene=simulator.bank.raw(row),
             mask=simulator.native_masks(rows, batch)[0],
             points=simulator.bank.points[row].numpy(),
             status=status.numpy(),
             changed=changed.numpy(),
-            caption=(f"{title}: Dice {dice:.2f}", signs),
+            caption=("", ""),
         )
     )
+    return captioned(picture[:-BAR], f"{title}: Dice {dice:.2f}")
+
+
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """Set a line below a picture, large enough to be read where four pictures share the width of a page."""
+    width = picture.shape[1]
+    bar: np.ndarray = np.full((round(width * CAPTION), width, 3), PAPER, np.uint8)
+    (widest, tall), _ = cv2.getTextSize(text, FONT, 1.0, 2)
+    scale = min(width * CAPTION * 0.45 / tall, width * 0.94 / widest)
+    at = (round(width * 0.03), round((len(bar) + tall * scale) / 2))
+    cv2.putText(bar, text, at, FONT, scale, INK, 2, SMOOTH)
+    return np.concatenate([picture, bar])
 
 
 def beside(pictures: list[np.ndarray], height: int) -> np.ndarray:
@@ -158,7 +172,8 @@ def steps(episodes: Episodes, row: int) -> np.ndarray:
         panel(episodes.simulator, row, status, title, before)
         for title, status, before in zip(titles, states, [None, *states], strict=False)
     ]
-    return below([beside(pictures[:4], 330), beside([pictures[0], *pictures[4:]], 330)])
+    attacked = panel(episodes.simulator, row, states[len(STEPS)], "Attacked")
+    return below([beside(pictures[:4], 330), beside([attacked, *pictures[4:]], 330)])
 
 
 def starts(simulator: Simulator, row: int) -> np.ndarray:

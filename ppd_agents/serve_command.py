@@ -145,7 +145,6 @@ def listening(host: str, port: int) -> socket.socket:
         elif error.errno == errno.EACCES:
             reason = f"Port {port} may not be used without special rights: choose one from 1024 on."
         else:
-            reason = (
-                f"{host!r} is not an address to listen on here ({error.strerror or error}); try 127.0.0.1."
-            )
+            why = str(error.strerror or error).partition(" (while attempting")[0]
+            reason = f"{host!r} is not an address to listen on here ({why}); try 127.0.0.1."
         raise PPDError(reason) from None

@@ -92,6 +92,7 @@ def _prompts(picture: np.ndarray, frame: Frame, scale: float) -> None:
             cv2.circle(picture, (x, y), radius + 4, INK, 4, SMOOTH)
             cv2.circle(picture, (x, y), radius + 4, HIGHLIGHT, 2, SMOOTH)
         if frame.status[node] == INACTIVE:
+            cv2.circle(picture, (x, y), radius + 2, INK, -1, SMOOTH)  # yellow is hard to see on bright images
             _strokes(picture, x, y, radius - 1, HIGHLIGHT, ((-1, -1, 1, 1), (-1, 1, 1, -1)))
             continue
         cv2.circle(picture, (x, y), radius + 1, TRUTH, -1, SMOOTH)

@@ -20,7 +20,7 @@ LINES = [
     (page.name, line)
     for page in PAGES
     for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
 ]
 ORDER = [
     "before_after.webp",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.demo_screenshot import find_chromium
+
 ROOT = Path(__file__).parents[2]
 
 needs_mkdocs = pytest.mark.skipif(
@@ -53,6 +55,26 @@ def test_nothing_is_fetched_from_elsewhere(site):
 
 
 @needs_mkdocs
+@pytest.mark.parametrize("page", ["index", "reference/ppd_env"])
+def test_pages_opened_from_a_folder_can_be_searched(site, page):
+    api = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium found: apt-get install chromium, or set CHROMIUM=PATH")
+    with api.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        shown = browser.new_page()
+        shown.goto((site / f"{page}.html").as_uri())
+        shown.locator(".md-search__input").click()
+        shown.keyboard.type("jittered")
+        found = shown.locator(".md-search-result__item a")
+        found.first.wait_for(timeout=120_000)
+        addresses = [one.get_attribute("href") for one in found.all()]
+        browser.close()
+    assert any(address.startswith((site / "game.html").as_uri()) for address in addresses)
+
+
+@needs_mkdocs
 def test_the_environment_page_is_the_docstring(site):
     text = (site / "environment.html").read_text(encoding="utf-8")
     assert "<code>edge_index</code>" in text
@@ -60,7 +82,6 @@ def test_the_environment_page_is_the_docstring(site):
     assert "edge_index" not in (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
 
 
-@needs_mkdocs
 def test_snippets_of_the_pages_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PPD_CACHE", str(tmp_path / "cache"))
     for page, count in (("quick_start.md", 2), ("methods.md", 1)):

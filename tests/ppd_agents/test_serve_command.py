@@ -34,7 +34,7 @@ def test_a_port_in_use_is_a_sentence(capsys):
         ("127.0.0.1", 70000, r"--port must lie in \[0, 65535\]"),
         ("999.1.2.3", 0, "is not an address to listen on here"),
         ("no such host", 0, "is not an address to listen on here"),
-        ("203.0.113.7", 0, "is not an address to listen on here"),
+        ("203.0.113.7", 0, r"is not an address to listen on here \(Cannot assign requested address\); try"),
     ],
 )
 def test_impossible_addresses_are_sentences(host, port, says):

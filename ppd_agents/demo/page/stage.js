@@ -121,7 +121,10 @@ export class Stage {
       pen.strokeStyle = ink;
       pen.stroke();
     }
-    if (gone) this.strokes(left, top, 6, colour, [[-1, -1, 1, 1], [-1, 1, 1, -1]]);
+    if (!gone) return;
+    const arms = [[-1, -1, 1, 1], [-1, 1, 1, -1]];
+    this.strokes(left, top, 7, "#181a1f", arms, 5.5);
+    this.strokes(left, top, 6, colour, arms, 2.5);
   }
 
   drawCross(colour) {

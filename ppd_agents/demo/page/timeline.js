@@ -1,6 +1,6 @@
 // What every step did: a curve of the mask's quality, and the steps in words.
 
-const LEFT = 34, RIGHT = 592, TOP = 12, BOTTOM = 128;
+const LEFT = 42, RIGHT = 592, TOP = 12, BOTTOM = 128;
 
 function shape(name, attributes, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
