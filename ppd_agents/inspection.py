@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ppd_env.errors import PPDError, SceneError
 from ppd_env.scenes.datasets.recognise import LAYOUTS, recognise
 from ppd_env.scenes.files import FileSource
-from ppd_env.scenes.references import VERSION, Reference, published_candidates, references, targets
+from ppd_env.scenes.references import VERSION, Reference, references, targets
 from ppd_env.scenes.references.choosing import set_name
 from ppd_env.scenes.scene import SceneSource, scene_class
 from ppd_env.scenes.sources import open_source
@@ -208,7 +208,7 @@ class ReferenceList:
         seed: The seed.
         chosen: The references.
         targets: Number of scenes that share no image with any of them.
-        listed: Whether a list of the set was published.
+        listed: Whether a list of this set was published.
     """
 
     uri: str
@@ -230,7 +230,7 @@ class ReferenceList:
             lines.append(f"  {one.rank}  {one.name}{note}")
         if not self.listed:
             lines.append(
-                f"No list was published for {self.name!r}: the rule and the names of your files decide."
+                f"No list was published for this set ({self.name!r}): the rule and your files' names decide."
             )
         return "\n".join(lines)
 
@@ -255,5 +255,5 @@ def list_references(uri: str, count: int, seed: int) -> ReferenceList:
     """
     chosen = references(uri, count, seed)
     name = set_name(uri)
-    listed = published_candidates(name, seed) is not None
+    listed = any(one.published is not None for one in chosen)
     return ReferenceList(uri, name, VERSION, seed, tuple(chosen), len(targets(uri, chosen)), listed)

@@ -4,9 +4,17 @@ from ppd_env.scenes.references.choosing import (
     LEAST_SHARE,
     VERSION,
     Reference,
-    published_candidates,
     references,
     targets,
 )
+from ppd_env.scenes.references.lists import PublishedList, published_lists
 
-__all__ = ["LEAST_SHARE", "VERSION", "Reference", "published_candidates", "references", "targets"]
+__all__ = [
+    "LEAST_SHARE",
+    "VERSION",
+    "PublishedList",
+    "Reference",
+    "published_lists",
+    "references",
+    "targets",
+]

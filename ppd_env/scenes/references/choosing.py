@@ -8,16 +8,16 @@ files changes the order of no other.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from ppd_env.errors import ConfigError, SceneError
 from ppd_env.scenes.files import FileSource
+from ppd_env.scenes.references.lists import PublishedList, published_lists
 from ppd_env.scenes.scene import Listed, SceneSource
 from ppd_env.scenes.sources import open_source
 from ppd_env.scenes.subsets import ranked
@@ -40,6 +40,8 @@ class Reference:
         name: Name of the scene.
         group: Its image.
         index: Its place in the source.
+        sha256: SHA-256 of its image's file, by which others can tell that theirs is the same; empty where
+            it lies in none.
         published: Whether the published list of its set holds it; None where there is no such list.
     """
 
@@ -48,6 +50,7 @@ class Reference:
     name: str
     group: str
     index: int
+    sha256: str = ""
     published: bool | None = None
 
 
@@ -76,19 +79,18 @@ def references(uri: str, count: int = 5, seed: int = 0) -> list[Reference]:
     by_class: dict[str, list[Listed]] = defaultdict(list)
     for scene in listing(source):
         by_class[scene.category].append(scene)
-    candidates = published_candidates(name, seed)
     chosen = []
     for category in tqdm(sorted(by_class), desc="choosing references", unit="class", delay=2, leave=False):
         scenes = {scene.name: scene for scene in by_class[category]}
         order = [scenes[one] for one in rank(scenes, name, seed)]
         for place, scene in enumerate(_first_usable(source, order, count)):
-            known = None if candidates is None else scene.name in candidates.get(category, ())
-            chosen.append(Reference(place, category, scene.name, scene.group, scene.index, known))
+            digest = _image_digest(source, scene.index)
+            chosen.append(Reference(place, category, scene.name, scene.group, scene.index, digest))
     if not chosen:
         raise ConfigError(
             f"{uri!r} has no class with two usable images: one-shot prompts need another image."
         )
-    return sorted(chosen, key=lambda reference: (reference.rank, reference.category))
+    return sorted(_marked(chosen, name, seed), key=lambda reference: (reference.rank, reference.category))
 
 
 def targets(uri: str, chosen: Iterable[Reference]) -> list[int]:
@@ -147,22 +149,26 @@ def listing(source: SceneSource) -> list[Listed]:
     return found
 
 
-def published_candidates(name: str, seed: int = 0) -> dict[str, list[str]] | None:
-    """Return the published list of a set, every class in the order of ``rank``.
+def _image_digest(source: SceneSource, index: int) -> str:
+    """Return the SHA-256 of a scene's image file, empty where it lies in none."""
+    path = source.entries[index].image if isinstance(source, FileSource) else None
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
-    Args:
-        name: Name of the set, such as ``"isic2018"``.
-        seed: The seed.
 
-    Returns:
-        Class -> names; None where no list was published. Lists hold more names than references are needed,
-        because some may prove unusable.
-    """
-    path = files("ppd_env.scenes.references") / f"{name}-v{VERSION}-seed{seed}.json"
-    if not path.is_file():
-        return None
-    found: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))["candidates"]
-    return found
+def _marked(chosen: Sequence[Reference], name: str, seed: int) -> list[Reference]:
+    """Say of each reference whether it was published, where a list is of this very set."""
+
+    def listed(one: PublishedList, reference: Reference) -> bool:
+        return one.holds(reference.category, reference.name, reference.sha256)
+
+    fitting = [
+        one
+        for one in published_lists(name, VERSION, seed)
+        if not one.sha256 or any(listed(one, reference) for reference in chosen)
+    ]
+    if not fitting:
+        return list(chosen)
+    return [replace(one, published=any(listed(known, one) for known in fitting)) for one in chosen]
 
 
 def _first_usable(source: SceneSource, order: Sequence[Listed], count: int) -> list[Listed]:

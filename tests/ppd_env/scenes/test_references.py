@@ -2,6 +2,11 @@
 
 import hashlib
 import json
+import os
+import shutil
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ from published_layouts import box, fss1000, grey, kvasir, picture, save, voc, vo
 
 from ppd_env.errors import ConfigError
 from ppd_env.scenes import sources
-from ppd_env.scenes.references import VERSION, choosing, published_candidates, references, targets
+from ppd_env.scenes.references import VERSION, PublishedList, choosing, published_lists, references, targets
 from ppd_env.scenes.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("fresh_sources")
@@ -115,37 +120,73 @@ def test_arguments_that_make_no_sense(root):
             references(uri, **options)
 
 
-LISTS = sorted(
-    path for path in choosing.files("ppd_env.scenes.references").iterdir() if path.suffix == ".json"
-)
+LISTS = sorted(path for path in files("ppd_env.scenes.references").iterdir() if path.suffix == ".json")
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_published_lists_are_in_the_order_of_the_rule(path):
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert path.name == f"{content['set']}-v{content['version']}-seed{content['seed']}.json"
+    title = content["title"] if content["set"] == content["title"] else f"{content['set']}-{content['title']}"
+    assert path.name == f"{title}-v{content['version']}-seed{content['seed']}.json"
+    everything = [name for names in content["candidates"].values() for name in names]
+    assert len(set(everything)) == len(everything) >= 5
     for category, names in content["candidates"].items():
-        assert names == by_hand(content["set"], content["seed"], names)
-        assert len(set(names)) == len(names) >= 5
+        places = [by_hand(content["set"], content["seed"], names).index(name) for name in names]
+        falls = sum(before > after for before, after in pairwise(places))
+        assert falls <= (content["set"] == "folder")  # small objects follow where a class has no others
         assert all(name.rpartition("/")[0] == category for name in names) or content["set"] == "photos"
+    if content["set"] == "folder":
+        assert sorted(content["sha256"]) == sorted(everything)
+        assert all(len(digest) == 64 for digest in content["sha256"].values())
 
 
 def test_what_was_published_is_recognised(monkeypatch, root):
     uri = f"kvasir://{kvasir(root)}"
     names = chosen(uri)
-    assert published_candidates("nothing-of-the-kind") is None
-    monkeypatch.setattr(choosing, "published_candidates", lambda name, seed: {"": names[:3]})
+    assert published_lists("nothing-of-the-kind", VERSION, 0) == []
+    known = PublishedList("kvasir", {"": names[:3]}, {})
+    monkeypatch.setattr(choosing, "published_lists", lambda name, version, seed: [known])
     assert [one.published for one in references(uri)] == [True, True, True, False, False]
 
 
+def test_a_folder_is_recognised_by_its_files(monkeypatch, root):
+    for number in range(8):
+        save(root / "images" / f"{number}.png", picture(number))
+        save(root / "masks" / f"{number}.png", grey(box(number)))
+    uri = f"folder://{root}"
+    found = references(uri)
+    image = root / "images" / f"{found[0].name}.png"
+    assert found[0].sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert [one.published for one in found] == [None] * 5
+    mine = PublishedList("mine", {"": [one.name for one in found]}, {one.name: one.sha256 for one in found})
+    other = PublishedList("other", mine.candidates, dict.fromkeys(mine.sha256, 64 * "0"))
+    monkeypatch.setattr(choosing, "published_lists", lambda name, version, seed: [other])
+    assert [one.published for one in references(uri)] == [None] * 5  # the same names of other images
+    monkeypatch.setattr(choosing, "published_lists", lambda name, version, seed: [other, mine])
+    assert [one.published for one in references(uri)] == [True] * 5
+    shutil.copy(root / "images" / f"{found[1].name}.png", image)
+    assert [one.published for one in references(uri)] == [False, *[True] * 4]
+
+
+@pytest.mark.skipif(not os.environ.get("PPD_DATA"), reason="needs real images under $PPD_DATA")
+@pytest.mark.parametrize(
+    "path", [path for path in LISTS if "folder-" in path.name], ids=lambda path: path.stem
+)
+def test_the_published_lists_of_real_folders_are_what_the_rule_gives(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    folder = Path(os.environ["PPD_DATA"]).absolute() / content["title"]
+    found = references(f"folder://{folder}", seed=content["seed"])
+    assert all(one.published for one in found)
+    for category, names in content["candidates"].items():
+        assert [one.name for one in found if one.category == category] == names[:5]
+
+
 def test_the_published_list_of_photographs_is_what_the_rule_gives():
-    listed = published_candidates("photos")
-    assert listed is not None
+    [photographs] = published_lists("photos", VERSION, 0)
+    listed = photographs.candidates[""]
     for uri in ("photos://train", "photos://test"):
         found = references(uri, count=3)
         here = {scene.name for scene in choosing.listing(open_source(uri))}
-        assert here <= set(listed[""])
-        assert [listed[""].index(one.name) for one in found] == sorted(
-            listed[""].index(one.name) for one in found
-        )
+        assert here <= set(listed)
+        assert [listed.index(one.name) for one in found] == sorted(listed.index(one.name) for one in found)
         assert all(one.published for one in found)
