@@ -286,23 +286,30 @@ class MaskedDQN(DQN):
             self.logger.record("train/loss", float(np.mean([float(loss) for loss in losses])))
 
     def study(self, updates: int, learning_rate: float, bar: tqdm | None = None) -> None:
-        """Learn on from what is stored, without another step of the games.
+        """Learn on from the remembered attacks alone, without another step of the games.
 
-        Agents grow while they play, so most of what is stored stems from weaker ones, and learning lags
-        behind. The target network follows by as much as in as many updates of the training.
+        Attackers grow while they play, so most of what is met on the way stems from weaker ones. What learns
+        is suspicion; that part of the target network follows by as much as in as many updates of the training.
 
         Args:
             updates: Gradient steps.
             learning_rate: Of the first one; it falls linearly, the last one has a share of 1 / updates of it.
             bar: Advances by one per update.
+
+        Raises:
+            ConfigError: The agent remembers no attacks.
         """
+        if self.attacks is None:
+            raise ConfigError("Only a Q-network with suspicion learns from attacks alone.")
         # Updates of the network between two of the target.
         every = max(1, self.gradient_steps) * max(1, self.target_update_interval // self.n_envs)
         for update in range(updates):
             update_learning_rate(self.policy.optimizer, learning_rate * (1 - update / updates))
-            self._gradient_step(self.batch_size)
+            self._descend(self.suspicion_losses(self.attacks.sample(self.attack_batch, self.rng)), self.rng)
             tau = self.tau / every if self.tau < 1 else float((update + 1) % every == 0)
-            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
+            pairs = zip(self.q_net.parameters(), self.q_net_target.parameters(), strict=True)
+            learning = [(mine, its) for mine, its in pairs if mine.grad is not None]
+            polyak_update(*zip(*learning, strict=True), tau)
             if bar is not None:
                 bar.update()
         self._n_updates += updates
@@ -351,12 +358,16 @@ class MaskedDQN(DQN):
         losses = self.value_losses(batch.data, target, current)
         if batch.attacked is not None:
             losses += self.suspicion_losses(batch.attacked)
+        return self._descend(losses, rng), target - current
+
+    def _descend(self, losses: Sequence[Callable[[], Tensor]], rng: np.random.Generator) -> Tensor:
+        """Take a gradient step on the sum of ``losses`` and return it."""
         self.q_net.set_training_mode(True)
         loss = set_gradients(losses, list(self.q_net.parameters()), rng, PRECISIONS[self.precision])
         self.q_net.set_training_mode(False)
         torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        return loss, target - current
+        return loss
 
     def _reweigh(self, batch: Batch, errors: Tensor) -> None:
         """Let the memory know what a batch taught."""

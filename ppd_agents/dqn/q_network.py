@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,9 @@ class QNetworkConfig:
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
         suspicion: c, above 0: the value of removing a prompt gets a second part, c (2 p - 1), where p is the
-            chance that the prompt came from the attack; p has an output of its own, learned by telling
-            such prompts from the others (``suspicions``). Only the defender has it.
+            chance that the prompt came from the attack; p has weights of its own, which learn to tell such
+            prompts from the others (``suspicions``): shared with the values of Dice, they learned neither as
+            well. Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
         members: Networks of this shape in one, on the same inputs; each learns for itself, and their mean
@@ -132,7 +133,11 @@ class GraphQNetwork(nn.Module):
         if config.messages:
             self.telling = self._mlps(described + answer, config.messages)
             size += 2 * config.bins.size * config.messages
-        self.trunk = self._mlps(size, 4 if config.suspicion else 2)
+        self.trunk = self._mlps(size, 2)
+        if config.suspicion:
+            if config.messages:
+                self.doubt_telling = self._mlps(described + answer, config.messages)
+            self.doubt = self._mlps(size, 2)
         if config.dueling:
             self.worth = self._mlps(2 * (described + answer) + 2, 1)
         self.reset(generator)
@@ -155,7 +160,9 @@ class GraphQNetwork(nn.Module):
                 bound = 1 / math.sqrt(module.in_features)
                 for parameter in (module.weight, module.bias):
                     nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        for head in (*self.trunk, *(self.worth if self.config.dueling else ())):
+        heads = [*self.trunk, *(self.worth if self.config.dueling else ())]
+        heads += self.doubt if self.config.suspicion else ()
+        for head in heads:
             assert isinstance(head, nn.Sequential)
             last = head[-1]
             assert isinstance(last, nn.Linear)
@@ -185,17 +192,20 @@ class GraphQNetwork(nn.Module):
         everything = torch.arange(count, device=status.device).expand_as(status)
         defending = self.config.role == "defender"
         nodes = active.nodes if defending else everything
-        parts: list[tuple[Tensor, Tensor | None]] = []
+        doubting = self.config.suspicion and not dice_only
+        values: list[Tensor] = []
+        bonus: list[Tensor] = []
         for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
             here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
-            parts.append(self._heads(state.at(part), here.nodes if defending else nodes[part], here))
-        out = self._lay_out([values for values, _ in parts], active, count)
+            view = self._look(state.at(part), here.nodes if defending else nodes[part], here)
+            values.append(self._values(view))
+            if doubting:
+                bonus.append(self._bonus(self._doubts(view)))
+        out = self._lay_out(values, active, count)
         if self.config.dueling:
             out = self._duel(state, out, active)
-        if self.config.suspicion and not dice_only:
-            out = out + self._lay_out([self._bonus(logits) for _, logits in parts], active, count)
-        return out
+        return out + self._lay_out(bonus, active, count) if doubting else out
 
     def _lay_out(self, parts: list[Tensor], active: ActiveSet, count: int) -> Tensor:
         """Put values (E, B, M, 2), given in parts of the batch, in the places of their actions."""
@@ -252,7 +262,7 @@ class GraphQNetwork(nn.Module):
         Returns:
             (B, M, 2) float32, of the positive and of the negative candidate.
         """
-        return self._heads(state, nodes, active_set(state.status))[0].mean(0)
+        return self._values(self._look(state, nodes, active_set(state.status))).mean(0)
 
     def suspicions(self, state: GraphState) -> tuple[Tensor, ActiveSet]:
         """Judge every active prompt.
@@ -267,15 +277,14 @@ class GraphQNetwork(nn.Module):
         Raises:
             ConfigError: The network was built without suspicion.
         """
-        active = active_set(state.status)
-        _, logits = self._heads(state, active.nodes, active)
-        if logits is None:
+        if not self.config.suspicion:
             raise ConfigError("This Q-network was built without suspicion.")
+        active = active_set(state.status)
+        logits = self._doubts(self._look(state, active.nodes, active))
         return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
 
-    def _bonus(self, logits: Tensor | None) -> Tensor:
+    def _bonus(self, logits: Tensor) -> Tensor:
         """Return what suspicion adds to the values, shaped as ``logits``; 2 sigmoid(x) - 1 = tanh(x / 2)."""
-        assert logits is not None
         return self.config.suspicion * torch.tanh(logits / 2)
 
     def q_of(
@@ -300,28 +309,34 @@ class GraphQNetwork(nn.Module):
             picked = self.each(shared, dice_only=dice_only)
             picked = picked.gather(2, grouped.expand(len(picked), *grouped.shape))
         else:
-            values, logits = self._heads(shared, grouped % count, active_set(shared.status))
+            view = self._look(shared, grouped % count, active_set(shared.status))
+            values = self._values(view)
             if self.config.suspicion and not dice_only:
-                values = values + self._bonus(logits)
+                values = values + self._bonus(self._doubts(view))
             signs = (grouped // count).clamp(max=1)[..., None]
             picked = values.gather(3, signs.expand(len(values), *signs.shape))[..., 0]
         picked = torch.where(wide == 2 * count, 0.0, picked.flatten(1)[:, slot])
         return picked.view(-1, *actions.shape) if each else picked.mean(0).view(actions.shape)
 
-    def _heads(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> tuple[Tensor, Tensor | None]:
-        """Return each member's (positive, negative) values and suspicion logits, (E, B, M, 2) each."""
+    def _look(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> _View:
+        """Look around chosen nodes (B, M) and around the prompts, without any weights."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
         described, rest = describe(around, state.status, nodes, active), self._rest(state, nodes, active)
-        heard: list[list[Tensor]] = [[] for _ in self.trunk]
+        told = None
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
             seen = describe(own, state.status, active.nodes, active)
-            seen = torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1)
-            heard = [_hear(around, telling(seen), active) for telling in self.telling]
-        inputs = (torch.cat([described, *mine, *rest], dim=-1) for mine in heard)
-        out = torch.stack([trunk(given) for trunk, given in zip(self.trunk, inputs, strict=True)])
-        return out[..., :2], out[..., 2:] if self.config.suspicion else None
+            told = torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1)
+        return _View(active, around, described, rest, told)
+
+    def _values(self, view: _View) -> Tensor:
+        """Return each member's (positive, negative) values of Dice, (E, B, M, 2)."""
+        return _judge(view, self.telling if self.config.messages else None, self.trunk)
+
+    def _doubts(self, view: _View) -> Tensor:
+        """Return each member's (positive, negative) suspicion logits, (E, B, M, 2)."""
+        return _judge(view, self.doubt_telling if self.config.messages else None, self.doubt)
 
     def _rest(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
         """Return what chosen nodes know but for the prompts around them, (B, M, ...) each."""
@@ -342,6 +357,33 @@ class GraphQNetwork(nn.Module):
                 raise ConfigError("This Q-network was built with the initial mask: give it initial_mask.")
             parts.append(see_share(state.initial_mask.to(torch.float32), nodes, active))
         return parts
+
+
+class _View(NamedTuple):
+    """What is seen around M chosen nodes of B states.
+
+    Attributes:
+        active: The prompts.
+        around: The surroundings of the nodes.
+        described: (B, M, D) float32, the signs around the nodes.
+        rest: What the nodes know beside that, (B, M, ...) each.
+        told: (B, n, ...) float32, what the prompts see; None where they tell nothing.
+    """
+
+    active: ActiveSet
+    around: Surroundings
+    described: Tensor
+    rest: list[Tensor]
+    told: Tensor | None
+
+
+def _judge(view: _View, telling: nn.ModuleList | None, trunk: nn.ModuleList) -> Tensor:
+    """Let each of E members hear what its prompts tell and judge the nodes: (E, B, M, out)."""
+    heard: list[list[Tensor]] = [[] for _ in trunk]
+    if telling is not None:
+        heard = [_hear(view.around, tell(view.told), view.active) for tell in telling]
+    inputs = (torch.cat([view.described, *mine, *view.rest], dim=-1) for mine in heard)
+    return torch.stack([judge(given) for judge, given in zip(trunk, inputs, strict=True)])
 
 
 def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]:

@@ -180,14 +180,13 @@ class Alternation:
         return record
 
     def finish(self) -> None:
-        """Let the defender learn on after the last round; the last record's ``seconds`` count it in."""
+        """Let the defender study the trained attacker; the last record's ``seconds`` count it in."""
         config, began = self.config, time.perf_counter()
-        if config.rehearsals:
-            for _ in range(config.final_rehearsals):
-                self._rehearse(self.agent("attacker"))
-        updates = config.final_updates
+        for _ in range(config.final_rehearsals):
+            self._rehearse(self.agent("attacker"))
+        updates = config.studies
         with tqdm(total=updates, desc="final updates", disable=not config.progress) as bar:
-            self.learners["defender"].model.study(updates, config.learning_rate / 2, bar)
+            self.learners["defender"].model.study(updates, config.learning_rate, bar)
         self.history[-1]["seconds"] += time.perf_counter() - began
         self.done += 1
         self.save()
@@ -252,7 +251,7 @@ class Alternation:
     @property
     def finished(self) -> bool:
         """Nothing is left to learn; the final updates count as one more round."""
-        return self.done >= self.config.rounds + bool(self.config.final_updates)
+        return self.done >= self.config.rounds + bool(self.config.studies)
 
     def _learn(self, on_round: Callable[[Record], None] | None) -> None:
         config = self.config

@@ -76,8 +76,8 @@ class TrainConfig:
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
         final_rehearsals: Rounds' worth of rehearsals against the trained attacker, before the final updates.
-        final_updates: Gradient steps the defender takes after the last round on all it has met, without
-            another decode; the learning rate falls from half of ``learning_rate`` to 0.
+        final_updates: Gradient steps the defender takes after the last round on remembered attacks, without
+            another decode; the learning rate falls from ``learning_rate`` to 0. None without rehearsals.
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
         least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
@@ -138,13 +138,13 @@ class TrainConfig:
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.1
-    final_shaping: float = 0.02
+    final_shaping: float = 0.3
     rehearsals: int = 160
-    final_rehearsals: int = 4
-    final_updates: int = 400
+    final_rehearsals: int = 12
+    final_updates: int = 1500
     attack_pool: int = 64
-    least_gain: float = 0.002
-    further_gain: float = 0.002
+    least_gain: float = 0.05
+    further_gain: float = -0.26
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -160,6 +160,11 @@ class TrainConfig:
     def mixed_share(self) -> float:
         """Share of the defender's starts that are not under the learned attack."""
         return self.random_attack_share + self.clean_share
+
+    @property
+    def studies(self) -> int:
+        """Gradient steps of the defender after the last round."""
+        return self.final_updates if self.rehearsals else 0
 
     @property
     def features_uri(self) -> str:

@@ -80,13 +80,13 @@ def test_equal_neighbours_are_looked_at_once_and_valued_the_same(random_state, m
     actions = torch.arange(16).view(8, 2)
     expected = net(repeated).gather(1, actions)
     seen = []
-    original = GraphQNetwork._heads
+    original = GraphQNetwork._look
 
     def spy(self, given, nodes, active):
         seen.append(len(given.rows))
         return original(self, given, nodes, active)
 
-    monkeypatch.setattr(GraphQNetwork, "_heads", spy)
+    monkeypatch.setattr(GraphQNetwork, "_look", spy)
     torch.testing.assert_close(net.q_of(repeated, actions), expected, atol=1e-5, rtol=1e-4)
     assert seen == [5]
 
