@@ -76,7 +76,7 @@ class Learner:
         self.model.learn(
             int(steps.max()) * self.games.size,
             callback=StepCallback(self.epsilon, bar),
-            log_interval=None,  # type: ignore[arg-type]
+            log_interval=None,
             reset_num_timesteps=False,
         )
         before, after = self.games.initial_dice, self.games.dice
