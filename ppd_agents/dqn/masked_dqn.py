@@ -288,8 +288,8 @@ class MaskedDQN(DQN):
     def study(self, updates: int, learning_rate: float, bar: tqdm | None = None) -> None:
         """Learn on from the remembered attacks alone, without another step of the games.
 
-        Attackers grow while they play, so most of what is met on the way stems from weaker ones. What learns
-        is suspicion; that part of the target network follows by as much as in as many updates of the training.
+        Attackers grow while they play, so most of what is met on the way stems from weaker ones. Suspicion
+        alone learns; that part of the target network follows by as much as in as many updates of a training.
 
         Args:
             updates: Gradient steps.
