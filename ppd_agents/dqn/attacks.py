@@ -45,6 +45,10 @@ class AttackMemory:
         self.pos = 0
         self.count = 0
 
+    def clear(self) -> None:
+        """Forget all attacks."""
+        self.pos = self.count = 0
+
     def add(self, rows: Tensor, status: Tensor, actions: Tensor) -> None:
         """Store attacks.
 

@@ -182,6 +182,8 @@ class Alternation:
     def finish(self) -> None:
         """Let the defender study the trained attacker; the last record's ``seconds`` count it in."""
         config, began = self.config, time.perf_counter()
+        if config.final_rehearsals:
+            self.attacks.clear()  # weaker attackers' play is no example of this one's
         for _ in range(config.final_rehearsals):
             self._rehearse(self.agent("attacker"))
         updates = config.studies

@@ -75,7 +75,8 @@ class TrainConfig:
         rehearsals: Further scenes attacked per round, without decoding, to teach the defender which prompts
             come from attacks: then shaping is not met as a reward but learned by an output of its own, from
             all prompts of every state (``QNetworkConfig.suspicion``); 0 leaves it to the reward.
-        final_rehearsals: Rounds' worth of rehearsals against the trained attacker, before the final updates.
+        final_rehearsals: Rounds' worth of rehearsals against the trained attacker, before the final updates,
+            which then learn from these alone.
         final_updates: Gradient steps the defender takes after the last round on remembered attacks, without
             another decode; the learning rate falls from ``learning_rate`` to 0. None without rehearsals.
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
@@ -140,8 +141,8 @@ class TrainConfig:
     shaping: float = 0.1
     final_shaping: float = 0.3
     rehearsals: int = 160
-    final_rehearsals: int = 12
-    final_updates: int = 1500
+    final_rehearsals: int = 16
+    final_updates: int = 2000
     attack_pool: int = 64
     least_gain: float = 0.05
     further_gain: float = -0.26

@@ -82,6 +82,16 @@ def test_the_learning_rate_of_the_final_updates_falls_to_nothing(tmp_path):
     assert model._n_updates == 4
 
 
+def test_the_final_updates_learn_from_the_trained_attacker_alone(tmp_path):
+    training = Alternation(tiny(rounds=2, rehearsals=4, final_rehearsals=3, final_updates=1), tmp_path)
+    for _ in range(2):
+        training.play_round()
+    assert training.attacks.count == 8
+    training.finish()
+    assert training.attacks.count == 12
+    assert training.attacks.pos == 12
+
+
 def test_without_remembered_attacks_there_is_nothing_to_study(tmp_path):
     training = Alternation(tiny(rounds=1, final_updates=9), tmp_path)
     training.play_round()
