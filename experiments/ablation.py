@@ -37,8 +37,8 @@ from ppd_env.simulator import Simulator
 from ppd_env.whole_files import write_json
 
 BASE: Mapping[str, Any] = {
-    "scenes": "shapes://train?count=64&seed=0",
-    "rounds": 4,
+    "scenes": "shapes://train?count=48&seed=0",
+    "rounds": 3,
     "games": 16,
     "steps": (2, 12),
     "batch_size": 256,
@@ -65,14 +65,11 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "4 prompts per step, shaping as a reward": _REWARD | {"prompts_per_step": 4},
     "pool of 8 past attackers": {"opponent_pool": 8},
     "no clean starts": {"clean_share": 0.0},
-    "no partial attacks": {"partial_share": 0.0},
     "a fifth noise": {"noise_share": 0.2},
     "a fifth feature matching": {"matching_share": 0.2},
     "1 update per step": {"gradient_steps": 1},
     "8 updates per step": {"gradient_steps": 8},
     "no final updates": {"final_updates": 0, "final_rehearsals": 0},
-    "400 final updates": {"final_updates": 400},
-    "one threshold": {"further_gain": 0.05},
     "three Q-networks": {"members": 3},
     "no actions tried": {"branches": 0},
     "8 actions tried": {"branches": 8},

@@ -174,7 +174,7 @@ class Cleaning:
     def _why_stop(self, row: int, choice: bool) -> str:
         if choice:
             least = self.least_gain(row)
-            return f"no removal is worth {least:g} of Dice" if least else "no removal is expected to help"
+            return f"no removal is valued at {least:g} or more" if least else "no removal is expected to help"
         return "nothing more may be removed: the last positive prompt, or else the last one, stays"
 
     def _remove(self, rows: Tensor, candidates: Tensor, status: Tensor) -> None:
@@ -191,7 +191,7 @@ class Cleaning:
             sign = POSITIVE if candidate < status.shape[1] else NEGATIVE
             looks = {POSITIVE: positive, NEGATIVE: negative}
             self.reasons[row, candidate] = (
-                f"{_explain(sign, looks)}; removing it is worth {value:.3f} of Dice"
+                f"{_explain(sign, looks)}; its removal is valued at {value:+.3f}"
             )
 
 

@@ -264,9 +264,9 @@ def _refinement(cleaning: Cleaning, row: int, given: PromptSet) -> Refinement:
 def _why_kept(value: float, label: int, least_gain: float) -> str:
     """Say why a prompt stays: it is not worth removing, or else it must not go."""
     if value < least_gain:
-        return f"stays: removing it is worth {value:+.3f} of Dice"
+        return f"stays: its removal is valued at {value:+.3f}"
     rule = "the last positive prompt" if label == 1 else "the last prompt in view"
-    return f"stays: {rule} is never removed, though that seems worth {value:+.3f} of Dice"
+    return f"stays: {rule} is never removed, though that is valued at {value:+.3f}"
 
 
 def load_opponent(path: str, role: str = "attacker", stop: str = "true", device: str = "cpu") -> GreedyAgent:

@@ -139,13 +139,13 @@ class TrainConfig:
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.1
-    final_shaping: float = 0.3
+    final_shaping: float = 1.0
     rehearsals: int = 160
     final_rehearsals: int = 16
     final_updates: int = 2000
     attack_pool: int = 64
-    least_gain: float = 0.05
-    further_gain: float = -0.26
+    least_gain: float = 0.3
+    further_gain: float = -0.85
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2

@@ -63,7 +63,7 @@ def test_values_and_reasons_say_why(defender, image):
     assert not wrong.kept
     assert wrong.value > 0
     assert "negative prompt that looks like a positive one" in wrong.reason
-    assert f"worth {wrong.value:.3f} of Dice" in wrong.reason
+    assert f"valued at {wrong.value:+.3f}" in wrong.reason
     assert right.kept
     assert right.value < 0
     assert f"{right.value:+.3f}" in right.reason
@@ -334,7 +334,7 @@ def test_a_gain_too_small_is_left_alone(image):
     gain = max(values) + 0.01
     careful = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(careful.kept) == 3
-    assert careful.stopped.startswith("no removal is worth ")
+    assert careful.stopped.startswith("no removal is valued at ")
     gain = min(values) - 0.01
     bold = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(bold.kept) == 1
