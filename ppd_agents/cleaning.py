@@ -190,9 +190,7 @@ class Cleaning:
         for row, candidate, value, positive, negative in zip(*(t.tolist() for t in told), strict=True):
             sign = POSITIVE if candidate < status.shape[1] else NEGATIVE
             looks = {POSITIVE: positive, NEGATIVE: negative}
-            self.reasons[row, candidate] = (
-                f"{_explain(sign, looks)}; its removal is valued at {value:+.3f}"
-            )
+            self.reasons[row, candidate] = f"{_explain(sign, looks)}; its removal is valued at {value:+.3f}"
 
 
 def _first_best(values: Tensor, legal: Tensor) -> Tensor:

@@ -70,9 +70,7 @@ def train_contestant(
 
 def _train_rival(name: str, config: TrainConfig, folder: Path, attacker: Agent, skip_damaged: bool) -> Agent:
     if name == "graph_statistics":
-        # Its values are no Dice: it stops where no removal betters the statistics.
-        other = replace(config, reward="graph-statistics", shaping=0.0, least_gain=0.0, further_gain=0.0)
-        other = replace(other, rehearsals=0)
+        other = replace(config, reward="graph-statistics", shaping=0.0, rehearsals=0)
         return train_adversarial(other, folder, resume=True, skip_damaged=skip_damaged).defender
     if name == "maskable_ppo":
         from ppd_agents.methods.maskable_ppo import train_maskable_ppo  # sb3-contrib serves nothing else

@@ -137,14 +137,15 @@ class Alternation:
             network = copy.copy(network)  # shares the weights, which go on changing
             final = config.final_shaping * config.reward_scale
             network.config = replace(network.config, suspicion=final)
+        least, further = config.gains(role)
         return Agent(
             network=network,
             features=config.features_uri,
             features_signature=load_features(config.features_uri, config.device).signature,
             grid=config.grid,
             reward_scale=config.reward_scale,
-            least_gain=config.least_gain if role == "defender" else 0.0,
-            further_gain=config.further_gain if role == "defender" else 0.0,
+            least_gain=least,
+            further_gain=further,
             notes={"config": config.to_json(), "rounds": len(self.history)},
         )
 

@@ -81,7 +81,8 @@ class TrainConfig:
             another decode; the learning rate falls from ``learning_rate`` to 0. None without rehearsals.
         final_shaping: What suspicion counts for the trained defender, where rehearsals taught it.
         attack_pool: Random nodes the attacker chooses from in each step of a rehearsal.
-        least_gain: Dice the trained defender must expect from a removal; decides nothing during training.
+        least_gain: What a removal must be valued at by the trained defender; decides nothing during training.
+            One that learned no suspicion, without rehearsals, goes by the sign of its values.
         further_gain: The same after its first removal of an episode (``Agent``); may be negative.
         seed: Seed of everything.
         checkpoint_every: Rounds between checkpoints.
@@ -166,6 +167,11 @@ class TrainConfig:
     def studies(self) -> int:
         """Gradient steps of the defender after the last round."""
         return self.final_updates if self.rehearsals else 0
+
+    def gains(self, role: Role) -> tuple[float, float]:
+        """Return what a trained agent's first action must be valued at, and what those that follow."""
+        careful = role == "defender" and self.rehearsals
+        return (self.least_gain, self.further_gain) if careful else (0.0, 0.0)
 
     @property
     def features_uri(self) -> str:

@@ -343,6 +343,12 @@ def test_rehearsals_take_free_nodes_of_the_pool(small_simulator, tmp_path):
     assert best.scatter(1, drawn[2] % ideal.shape[1], signs).equal(greedy)
 
 
+def test_a_defender_without_suspicion_goes_by_the_sign_of_its_values():
+    careful, plain = preset("mini", least_gain=0.2, further_gain=-0.1), preset("mini", rehearsals=0)
+    assert careful.gains("defender") == (0.2, -0.1)
+    assert careful.gains("attacker") == plain.gains("defender") == (0.0, 0.0)
+
+
 def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
     with pytest.raises(ConfigError, match="shaping"):
         tiny(rehearsals=4, shaping=0.0)
@@ -360,7 +366,7 @@ def test_rehearsals_replace_shaping_by_suspicion(tmp_path):
     with pytest.raises(ConfigError, match="final_shaping"):
         tiny(rehearsals=4, final_shaping=0.0)
     training.run()
-    assert training.attacks.count == 8  # of the round, and after it
+    assert training.attacks.count == 4  # those after the round: the others are forgotten
     attacked = training.attacks.sample(96, learner.model.rng)
     losses = [loss() for loss in learner.model.suspicion_losses(attacked)]
     assert sum(losses).item() > 0
