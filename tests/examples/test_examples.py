@@ -18,7 +18,7 @@ NEEDS = {
     "pettingzoo_duel": "pettingzoo",
     "torchrl_dqn": "torchrl",
     "tianshou_dqn": "tianshou",
-    "rllib_ppo": "ray.rllib",
+    "rllib_ppo": "tree",  # which comes with ray[rllib], not with ray alone
     "pyg_dqn": "torch_geometric",
 }
 STEPS = 120
