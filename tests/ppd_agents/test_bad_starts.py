@@ -67,5 +67,5 @@ def test_a_defender_meets_them_and_remembers_them(tmp_path):
     env, truth = training.learners["defender"].env, training.simulator.bank.truth
     rows, kept = env.games.rows, env.reference
     assert torch.equal(kept == POSITIVE, (kept != INACTIVE) & truth[rows])
-    assert training.attacks.count == 16  # of the round, and after it
+    assert training.attacks.count == 8  # those after the round: the others are forgotten
     assert training.history[0]["attacked_dice"] is None
