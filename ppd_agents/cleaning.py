@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ppd_agents.dqn.agent import Agent
 from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.prompt_sets import PromptSet
-from ppd_env.game.actions import NEGATIVE, POSITIVE, legal_actions
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, legal_actions
 from ppd_env.graph.distances import pairwise_distance
 from ppd_env.prompting.pair import grid_of
 from ppd_env.scenes.patches import patch_centres
@@ -24,6 +24,9 @@ from ppd_env.simulator import FEEDBACK_SAMPLES
 _TIE = 1e-4
 """Values this close count as equal, and the first candidate goes: beside other images, whose prompts pad the
 batch, the last digits of a value change."""
+
+_MANY = 32
+"""Of n prompts n // 32 are removed, but at least one, before all are looked at again: a look costs O(n n)."""
 
 _DECODED_AT_ONCE = 64
 
@@ -144,19 +147,38 @@ class Cleaning:
         free[:, 0] &= ~self._second[rows, None]
         judged = free.flatten(1)
         self.values[rows] = torch.where(judged, values, self.values[rows])
-        defending = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        legal = legal_actions(status, defending)[:, :-1] & judged
-        best = _first_best(values, legal)
-        worth = values.masked_fill(~legal, -torch.inf).amax(dim=1)
-        moves = worth >= self._agent.stop_value(self._steps[rows] > 0)
-        self._remove(rows[moves], best[moves], status[moves])
-        again = ~moves & self._contested[rows].any(dim=1) & ~self._second[rows]
+        moved, legal = self._remove_best(rows, values, judged, status)
+        again = ~moved & self._contested[rows].any(dim=1) & ~self._second[rows]
         self._second[rows[again]] = True
         for row, choice in zip(
-            rows[~moves & ~again].tolist(), legal[~moves & ~again].any(dim=1), strict=True
+            rows[~moved & ~again].tolist(), legal[~moved & ~again].any(dim=1), strict=True
         ):
             self.stopped[row] = self._why_stop(row, bool(choice))
-        return moves | again
+        return moved | again
+
+    def _remove_best(
+        self, rows: Tensor, values: Tensor, judged: Tensor, status: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Remove the best of the candidates ``judged`` in each image; of many prompts, several of them.
+
+        Returns:
+            Which images lost one, (k,) bool, and what was legal, (k, 2N) bool, in those that did not.
+        """
+        moved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        quota = (status != INACTIVE).sum(dim=1) // _MANY
+        for turn in range(max(1, int(quota.max()))):
+            legal = legal_actions(status, torch.zeros_like(moved))[:, :-1] & judged
+            worth = values.masked_fill(~legal, -torch.inf).amax(dim=1)
+            moves = worth >= self._agent.stop_value(self._steps[rows] > 0)
+            if turn:
+                moves &= moved & (turn < quota)
+            if not bool(moves.any()):
+                break
+            self._remove(rows[moves], _first_best(values, legal)[moves], status[moves])
+            moved |= moves
+            shown, status = self._shown(rows)
+            judged = judged & shown
+        return moved, legal
 
     def _shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is shown: the candidates (k, 2N) bool and the status (k, N) int8 they make."""

@@ -132,7 +132,8 @@ class Defender:
         last prompt in view never goes, so that one positive and one negative prompt alone in one patch both
         stay, whatever they are worth.
 
-        If a positive prompt is given, one is returned.
+        If a positive prompt is given, one is returned. Of 64 prompts and more several are removed between two
+        looks of the network, which cost the square of their number.
 
         Args:
             image: (H, W, 3) uint8 RGB, of any size.

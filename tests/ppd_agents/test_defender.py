@@ -384,3 +384,16 @@ def test_saved_agents_are_opponents_by_uri(tmp_path):
     for wrong in ({"stop": "maybe"}, {"role": "maybe"}):
         with pytest.raises(PPDError, match="'maybe'"):
             load_opponent(str(tmp_path), **wrong)
+
+
+def test_of_many_prompts_several_go_at_a_look_but_never_the_last_positive(rng):
+    eager = replace(agent(grid=16), least_gain=-9.0, further_gain=-9.0)
+    looks = []
+    eager.network.register_forward_hook(lambda *_: looks.append(1))
+    image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    points = [(4 * column + 2, 4 * row + 2) for row in range(16) for column in range(16)]
+    found = Defender(eager).refine(image, points, [1] * 200 + [0] * 56)
+    assert found.labels.tolist() == [1]
+    assert sorted(v.step for v in found.removed) == list(range(1, 256))
+    # 8 at a look from 256, 7 below 256, and so on; the last 63 one by one
+    assert 90 < len(looks) < 150

@@ -135,7 +135,7 @@ def test_references_are_listed(root, capsys):
     assert [one["rank"] for one in found["chosen"]] == list(range(6))
     for one in found["chosen"]:
         assert f"{one['rank']}  {one['name']}" in out
-    assert "the rule and the names of your files decide" in out
+    assert "the rule and your files' names decide" in out
 
 
 def test_published_references_are_marked():
