@@ -309,7 +309,7 @@ class MaskedDQN(DQN):
             tau = self.tau / every if self.tau < 1 else float((update + 1) % every == 0)
             pairs = zip(self.q_net.parameters(), self.q_net_target.parameters(), strict=True)
             learning = [(mine, its) for mine, its in pairs if mine.grad is not None]
-            polyak_update(*zip(*learning, strict=True), tau)
+            polyak_update([mine for mine, _ in learning], [its for _, its in learning], tau)
             if bar is not None:
                 bar.update()
         self._n_updates += updates
