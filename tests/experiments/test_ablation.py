@@ -10,6 +10,7 @@ TINY = {
     "scenes": "shapes://train?count=6&seed=0",
     "rounds": 1,
     "final_updates": 2,
+    "final_rehearsals": 1,
     "games": 3,
     "steps": (2, 3),
     "hidden": 8,
