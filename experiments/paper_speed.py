@@ -46,6 +46,12 @@ class Options:
     """Rounds that are timed; 1000 / GAMES of them are the whole schedule."""
     steps: tuple[int, int] = (50, 300)
     """Bounds of an episode's length."""
+    gradient_steps: int = 1
+    """Per step of all games side by side; as many as GAMES learn as often from every step as the paper does."""
+    batch_size: int = 128
+    """Transitions per gradient step."""
+    decoder: str = ""
+    """How SAM decodes, such as dtype=bfloat16&compile=1; as usual where empty."""
     json: Path | None = None
     """Write the result here."""
 
@@ -67,12 +73,14 @@ def time_schedule(options: Options, folder: Path) -> dict[str, Any]:
         options.preset,
         device=str(as_device(options.device)),
         scenes=options.scenes,
-        segmenter=f"checkpoint:{options.architecture}:{weights}",
+        segmenter=f"checkpoint:{options.architecture}:{weights}" + (options.decoder and f"?{options.decoder}"),
         features="segmenter",
         grid=options.grid,
         games=options.games,
         rounds=options.rounds,
         steps=options.steps,
+        gradient_steps=options.gradient_steps,
+        batch_size=options.batch_size,
         tensorboard=False,
     )
     with warnings.catch_warnings():

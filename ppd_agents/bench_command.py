@@ -50,6 +50,8 @@ def run_bench_command(options: Bench) -> int:
         config = replace(config, games=options.games)
     if options.rounds is not None:
         config = replace(config, rounds=options.rounds)
+    if device.type == "cuda":  # where nothing takes long enough to be spared repeats
+        config = replace(config, few=config.rounds)
     result = run_bench(config, shlex.join(["ppd", *sys.argv[1:]]))
     print(bench_text(result))
     if options.json is not None:

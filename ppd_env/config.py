@@ -53,7 +53,7 @@ class GameConfig:
         feedback: Show the segmenter's own mask and predicted IoU in observations.
         observation: ``"full"``, or ``"compact"``: a scene index instead of what never changes in a scene.
         device: Torch device of scenes and segmenter.
-        max_batch: Prompt sets decoded at once.
+        max_batch: Prompt sets decoded at once; None: 64, on a GPU with memory for them up to 256.
 
     Raises:
         ConfigError: A value is impossible.
@@ -75,7 +75,7 @@ class GameConfig:
     feedback: bool = False
     observation: str = "full"
     device: str = "cpu"
-    max_batch: int = 64
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -83,7 +83,7 @@ class GameConfig:
             value = getattr(self, field.name)
             if field.name in CHOICES:
                 _check_choice(field.name, value)
-            elif field.name in SMALLEST:
+            elif field.name in SMALLEST and (value is not None or field.default is not None):
                 _check_count(field.name, value, SMALLEST[field.name])
             elif field.name in TEXTS:
                 _check_text(field.name, value)

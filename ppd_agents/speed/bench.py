@@ -163,6 +163,8 @@ def _growing(subjects: Sequence[Subject], config: BenchConfig) -> dict[str, Job]
     """Return decodes of every subject by prompts, and by the first one what no decoder changes."""
     jobs: dict[str, Job] = {}
     for subject in subjects:
+        if subject.name.endswith("compiled"):  # which would compile every number of prompts
+            continue
         jobs |= growing.prompt_jobs(subject, config.device, config.prompts)
     for subject in subjects[:1]:
         jobs |= growing.grid_jobs(subject, config.device, config.grids)

@@ -38,7 +38,8 @@ class Subject:
     """A segmenter to be measured.
 
     Args:
-        name: As the result calls it: ``"mini"``, ``"vit_b"``, ``"vit_b bfloat16"``.
+        name: As the result calls it: ``"mini"``, ``"vit_b"``, ``"vit_b bfloat16"``,
+            ``"vit_b bfloat16 compiled"``.
         uri: Of the segmenter.
         scenes: URI of the scenes it plays on.
         official: The package's model with the same weights, where there is one.
@@ -71,7 +72,8 @@ def open_subjects(
 
     Args:
         names: ``"mini"``, or architectures of ``segmenters.sam.checkpoint`` such as ``"vit_b"``, each
-            followed by its ``bfloat16`` where the segmenter takes ``?dtype=bfloat16``.
+            followed by its ``bfloat16`` where the segmenter takes ``?dtype=bfloat16``, and on a GPU by that
+            with ``compile=1``.
         folder: Where random weights are written, for the same loader to read that reads published ones.
         scenes: URI of the scenes.
         device: A torch device.
@@ -91,7 +93,7 @@ def open_subjects(
                 continue
             save_official(official, folder / f"{name}.pth")
             uri = f"checkpoint:{name}:{folder / name}.pth"
-        for suffix, query in (("", ""), (" bfloat16", "?dtype=bfloat16")):
+        for suffix, query in _kinds(name, device):
             subject = Subject(name + suffix, uri + query, scenes, official)
             if suffix and as_device(device).type == "cpu" and not cpu_has_bfloat16():
                 # A segmenter then decodes in float32, which would be measured twice.
@@ -104,6 +106,14 @@ def open_subjects(
                 continue
             found.append(subject)
     return found, missing
+
+
+def _kinds(name: str, device: str) -> list[tuple[str, str]]:
+    """Return the ways a segmenter is measured in: what its name gets, and the query of its URI."""
+    kinds = [("", ""), (" bfloat16", "?dtype=bfloat16")]
+    if name != "mini" and as_device(device).type == "cuda":
+        kinds.append((" bfloat16 compiled", "?dtype=bfloat16&compile=1"))
+    return kinds
 
 
 def subject_segmenter(subject: Subject, device: str) -> Segmenter:

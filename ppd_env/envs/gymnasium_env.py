@@ -145,7 +145,7 @@ class PointPromptEnv(gymnasium.Env):
     | `feedback` | False | show the segmenter's own mask and estimate |
     | `observation` | `"full"` | `"compact"` |
     | `device` | `"cpu"` | torch device of scenes and segmenter |
-    | `max_batch` | 64 | prompt sets decoded at once |
+    | `max_batch` | None | prompt sets decoded at once; None: 64, on a GPU with memory for them up to 256 |
     | `render_mode` | `None` | `"rgb_array"`, `"human"` |
 
     ## Version History

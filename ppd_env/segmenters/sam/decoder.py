@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppd_env.segmenters.sam.attention import mix_cells
 from ppd_env.segmenters.sam.config import DecoderConfig
 from ppd_env.segmenters.sam.folding import Folded, fold
 from ppd_env.segmenters.sam.prompts import PlaneNorm, PromptEncoder
@@ -83,7 +84,8 @@ class MaskDecoder(nn.Module):
         Returns:
             Of the decoder's type, leading axis B and c = h * h cells: ``cells`` (B, c, dim), the image as the
             first layer adds to it, its ``keys``, ``values`` and ``queries`` (B, c, dim / 2), and ``ahead``
-            (B, c, 3 * dim / 2), the scene's part in the second layer's.
+            (B, c, 3 * dim / 2), the scene's part in the second layer's. All but the first are views of one
+            tensor.
         """
         image = embedded[self.image_name].flatten(2).transpose(1, 2) + self.prompts.mask(mask)
         folded, first = self.folded, self.layers[0]
@@ -97,7 +99,7 @@ class MaskDecoder(nn.Module):
         keys, values, queries, ahead = made.split([inner, inner, inner, made.shape[-1] - 3 * inner], dim=-1)
         parts = {"keys": keys, "values": values, "queries": queries, "ahead": ahead}
         cells = image.to(self.dtype) + first.to_tokens.out.bias
-        return {"cells": cells, **{name: part.contiguous() for name, part in parts.items()}}
+        return {"cells": cells, **parts}
 
     def forward(
         self, constants: Mapping[str, Tensor], points: Tensor, labels: Tensor, multimask: bool = False
@@ -151,8 +153,9 @@ class MaskDecoder(nn.Module):
             assert isinstance(layer, TwoWayLayer)
             keys, values, queries = sides
             state = layer.update(state, codes, keys, values, bias)
-            mixed, norm = layer.answer(state, codes, queries, bias), layer.last_norm
-            image = _add_product(image, mixed, layer.to_tokens.out.weight.T, in_place=index > 0)
+            back, norm = layer.to_tokens, layer.last_norm
+            mixed = mix_cells(back, queries, back.k(state + codes), back.v(state), bias)
+            image = _add_product(image, mixed, back.out.weight.T, in_place=index > 0)
             image, _, scale = torch.native_layer_norm(
                 image, list(norm.normalized_shape), norm.weight, folded.shifts[index], norm.eps
             )

@@ -1,4 +1,4 @@
-"""What a decoder computed of scenes, kept for the next step."""
+"""What a decoder computed of scenes, kept for the next step: scene by scene, or all of them in a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 Constants = dict[str, Tensor]
+
+_AT_ONCE = 16
+"""Scenes whose constants are computed together when a table is built."""
 
 
 class KeptScenes:
@@ -96,3 +99,47 @@ class Scope:
             constants = compute()
             self._kept._put(key, _Entry(self._images, constants, self._call))
         return constants
+
+
+class SceneTable:
+    """Constants of all scenes of the embedding used last, where they fit into so many bytes.
+
+    For a GPU, which gathers a batch out of one tensor several times as fast as it computes it.
+
+    Args:
+        capacity: In bytes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._images: Callable[[], Tensor | None] = lambda: None
+        self._table: Constants | None = None
+
+    def gather(self, images: Tensor, rows: Tensor, compute: Callable[[slice], Constants]) -> Constants | None:
+        """Return the constants of some scenes.
+
+        Args:
+            images: Embedding of S images, the same object in every call, which must not be written into.
+            rows: (B,) int64.
+            compute: Returns the constants of a range of the S scenes.
+
+        Returns:
+            Leading axis B; None where those of all S scenes do not fit.
+        """
+        if self._images() is not images:
+            self._table = None  # makes room before the next one is built
+            self._table = self._build(len(images), compute)
+            self._images = weakref.ref(images)
+        table = self._table
+        return None if table is None else {name: tensor[rows] for name, tensor in table.items()}
+
+    def _build(self, count: int, compute: Callable[[slice], Constants]) -> Constants | None:
+        first = compute(slice(0, 1))
+        if count * sum(tensor.nbytes for tensor in first.values()) > self.capacity:
+            return None
+        table = {name: tensor.new_empty(count, *tensor.shape[1:]) for name, tensor in first.items()}
+        for start in range(0, count, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            for name, tensor in compute(part).items():
+                table[name][part] = tensor
+        return table

@@ -11,7 +11,7 @@ from ppd_env.segmenters.contract import ABSENT, Embedding
 from ppd_env.segmenters.sam.buckets import Buckets
 from ppd_env.segmenters.sam.decoder import MaskDecoder
 from ppd_env.segmenters.sam.frames import Frame
-from ppd_env.segmenters.sam.kept import KeptScenes
+from ppd_env.segmenters.sam.kept import KeptScenes, SceneTable
 from ppd_env.segmenters.sam.options import DecoderOptions
 
 CODE_VERSION = 2
@@ -29,7 +29,8 @@ class SamSegmenter:
     there is one, covers the letterboxed square.
 
     On a CPU each core decodes prompt sets one by one: nothing is padded, and what is under way stays in the
-    cache. Elsewhere a batch is decoded at once, absent points masked.
+    cache. Elsewhere a batch is decoded at once, absent points masked. Either way what a scene's image alone
+    decides is computed once per scene, as far as memory is given for it (``DecoderOptions.keep``).
 
     Args:
         encoder: Maps (1, 3, side, side) float32 to the named tensors that the decoder's ``prepare`` takes.
@@ -60,6 +61,7 @@ class SamSegmenter:
         self.uri, self.signature, self.device = uri, signature, device
         self.low_res = decoder.config.low_res
         self._scenes = KeptScenes(self.options.keep * 2**20)
+        self._table = SceneTable(self.options.keep * 2**20)
         self._batched = Buckets(decoder) if self.options.compile else decoder
 
     @torch.no_grad()
@@ -101,8 +103,15 @@ class SamSegmenter:
         mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Decode a batch; constants are computed anew, which a GPU does as fast as it would copy them."""
-        constants = self.decoder.constants(embedding[rows].tensors, mask)
+        """Decode a batch; its scenes' constants come from a table, where that fits and no mask changes them."""
+        constants = None
+        if mask is None:
+            image = embedding.tensors[self.decoder.image_name]
+            constants = self._table.gather(
+                image, rows, lambda part: self.decoder.constants(embedding[part].tensors)
+            )
+        if constants is None:
+            constants = self.decoder.constants(embedding[rows].tensors, mask)
         return self._batched(constants, points, labels, multimask)
 
     def _one_by_one(
@@ -125,10 +134,9 @@ class SamSegmenter:
             row, held = scenes[game], present[game]
 
             def compute() -> dict[str, Tensor]:
-                return self.decoder.constants(
-                    {name: tensor[row : row + 1] for name, tensor in embedding.tensors.items()},
-                    None if mask is None else mask[game : game + 1],
-                )
+                own = {name: tensor[row : row + 1] for name, tensor in embedding.tensors.items()}
+                made = self.decoder.constants(own, None if mask is None else mask[game : game + 1])
+                return {name: tensor.contiguous() for name, tensor in made.items()}
 
             constants = compute() if mask is not None else scope.get(row, compute)
             mine = points[game, held][None], labels[game, held][None]

@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny_sam
@@ -13,16 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from ppd_env.errors import ConfigError
 from ppd_env.segmenters.contract import ABSENT, Embedding
 from ppd_env.segmenters.sam import options
+from ppd_env.segmenters.sam.attention import mix_cells
 from ppd_env.segmenters.sam.buckets import Buckets
 from ppd_env.segmenters.sam.decoder import MaskDecoder, as_cells, as_plane
 from ppd_env.segmenters.sam.flops import decode_flops, scene_bytes, scene_flops
 from ppd_env.segmenters.sam.frames import Letterbox
 from ppd_env.segmenters.sam.high_quality import HighQualityDecoder
-from ppd_env.segmenters.sam.kept import KeptScenes
+from ppd_env.segmenters.sam.kept import KeptScenes, SceneTable
 from ppd_env.segmenters.sam.options import DecoderOptions, split_options
 from ppd_env.segmenters.sam.second import Sam2Decoder
 from ppd_env.segmenters.sam.segmenter import SCALE_NAME, SamSegmenter
 from ppd_env.segmenters.sam.weights import fill
+from ppd_env.segmenters.two_way import Attention
 from ppd_env.uris import parse_uri
 
 SIZES = replace(tiny_sam.SIZES, vit_dim=tiny_sam.WIDTH)
@@ -203,6 +206,57 @@ def test_constants_are_computed_once_per_scene(monkeypatch):
     assert torch.equal(first[0], again[0])
     served.decode(embedding(seed=1), points[:1], labels[:1], rows=rows[:1])
     assert len(computed) == SCENES + 1
+
+
+@torch.no_grad()
+def test_a_table_of_scenes_changes_nothing_and_is_built_once(monkeypatch):
+    served, scenes = segmenter(decoder(dtype=torch.float32)), embedding()
+    rows, points, labels = ragged()
+    expected = served.decode(scenes, points, labels, rows=rows)
+    monkeypatch.setattr(served, "_one_by_one", served._at_once)  # as on a GPU
+    computed = []
+    original = served.decoder.constants
+    monkeypatch.setattr(
+        served.decoder, "constants", lambda *args: computed.append(1) or original(*args), raising=False
+    )
+    for _ in range(2):
+        for part, wanted in zip(served.decode(scenes, points, labels, rows=rows), expected, strict=True):
+            torch.testing.assert_close(part, wanted, atol=1e-4, rtol=0)
+        assert len(computed) == 2  # one scene to learn its size, then all
+    served.decode(embedding(seed=1), points, labels, rows=rows)
+    assert len(computed) == 4
+
+
+def test_a_table_that_does_not_fit_is_not_built():
+    table, images, rows = SceneTable(100), torch.zeros(3, 2), torch.tensor([2, 0])
+
+    def compute(part):
+        return {"x": torch.arange(3.0)[part, None].expand(-1, 10)}
+
+    assert table.gather(images, rows, compute) is None  # 3 scenes of 40 bytes
+    table.capacity = 120
+    assert table.gather(images, rows, compute) is None  # as it was found before
+    other = torch.zeros(3, 2)
+    assert table.gather(other, rows, compute)["x"][:, 0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 45, 65, 150])
+@torch.no_grad()
+def test_cells_attend_to_tokens_as_torch_has_it(dtype, tokens):
+    generator = torch.Generator().manual_seed(tokens)
+
+    def draw(count):
+        return torch.randn(2, count, 48, generator=generator).to(dtype)
+
+    attention, queries, keys, values = Attention(8, 3, 48), draw(5000), draw(tokens), draw(tokens)
+    absent = torch.arange(tokens) >= torch.tensor([[tokens], [1 + tokens // 2]])
+    mask = torch.zeros(2, 1, 1, tokens, dtype=dtype).masked_fill(absent[:, None, None], float("-inf"))
+    for bias in (None, mask):
+        found, expected = (
+            way(queries, keys, values, bias) for way in (partial(mix_cells, attention), attention.mix)
+        )
+        torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 0.03, rtol=0)
 
 
 def test_kept_scenes_stay_within_their_memory():
