@@ -47,7 +47,7 @@ class Options:
     steps: tuple[int, int] = (50, 300)
     """Bounds of an episode's length."""
     gradient_steps: int = 1
-    """Per step of all games side by side; as many as GAMES learn as often from every step as the paper does."""
+    """Per step of all games side by side; with GAMES of them as much is replayed as in the paper."""
     batch_size: int = 128
     """Transitions per gradient step."""
     decoder: str = ""
@@ -68,12 +68,13 @@ def time_schedule(options: Options, folder: Path) -> dict[str, Any]:
         schedule takes at that pace, and what was timed on which machine.
     """
     weights = folder / f"{options.architecture}.pth"
+    query = f"?{options.decoder}" if options.decoder else ""
     save_official(official_sam(options.architecture), weights)
     config = preset(
         options.preset,
         device=str(as_device(options.device)),
         scenes=options.scenes,
-        segmenter=f"checkpoint:{options.architecture}:{weights}" + (options.decoder and f"?{options.decoder}"),
+        segmenter=f"checkpoint:{options.architecture}:{weights}{query}",
         features="segmenter",
         grid=options.grid,
         games=options.games,

@@ -51,7 +51,7 @@ def run_bench_command(options: Bench) -> int:
     if options.rounds is not None:
         config = replace(config, rounds=options.rounds)
     if device.type == "cuda":  # where nothing takes long enough to be spared repeats
-        config = replace(config, few=config.rounds)
+        config = replace(config, few=config.rounds, product=2 * config.product)
     result = run_bench(config, shlex.join(["ppd", *sys.argv[1:]]))
     print(bench_text(result))
     if options.json is not None:

@@ -27,8 +27,8 @@ _BATCH = 64
 """Prompt sets decoded at once on a CPU."""
 
 _LARGEST_BATCH, _BYTES_A_SET = 256, 2**27
-"""The same on a GPU: one set for so many bytes of its memory, most of which stay free, but at least as many as
-on a CPU. Small decoders take about as long for 256 sets as for one."""
+"""The same on a GPU: one set for so many bytes of its memory, most of which stay free, but no fewer than on a
+CPU. Small decoders take about as long for 256 sets as for one."""
 
 _SMALLEST_SHARE = 16
 """Prompt sets from which it pays to give a core a batch of its own."""

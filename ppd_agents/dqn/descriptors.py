@@ -15,6 +15,12 @@ from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 _FAR = 2.0
 """Stands for the distance to a sign that has no active prompt; usual distances are below it."""
 
+_PAIRS_IN_CACHE = 400_000
+"""Pairs of nodes that a CPU compares at once."""
+
+_PAIRS_IN_MEMORY = 2**24
+"""The same elsewhere: a GPU needs many for its calls to be worth it, and a few hundred bytes for each."""
+
 
 @dataclass(frozen=True)
 class Bins:
@@ -92,8 +98,9 @@ def active_set(status: Tensor) -> ActiveSet:
     return ActiveSet(nodes, present, present & (status.gather(1, nodes) == POSITIVE))
 
 
-def chunks(batch: int, pairs_per_state: int, limit: int = 400_000) -> Iterator[slice]:
-    """Cut a batch so that no part compares more than ``limit`` pairs of nodes (one state at least)."""
+def chunks(batch: int, pairs_per_state: int, device: torch.device) -> Iterator[slice]:
+    """Cut a batch so that no part compares more pairs of nodes than suits a device (one state at least)."""
+    limit = _PAIRS_IN_CACHE if device.type == "cpu" else _PAIRS_IN_MEMORY
     size = max(1, limit // max(1, pairs_per_state))
     for start in range(0, batch, size):
         yield slice(start, start + size)

@@ -195,7 +195,7 @@ class GraphQNetwork(nn.Module):
         doubting = self.config.suspicion and not dice_only
         values: list[Tensor] = []
         bonus: list[Tensor] = []
-        for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1]):
+        for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1], status.device):
             here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
             view = self._look(state.at(part), here.nodes if defending else nodes[part], here)
@@ -230,7 +230,7 @@ class GraphQNetwork(nn.Module):
         worth = torch.cat(
             [
                 self._worth(state.at(part), active.at(part))
-                for part in chunks(len(status), active.nodes.shape[1] ** 2)
+                for part in chunks(len(status), active.nodes.shape[1] ** 2, status.device)
             ]
             or [mean],
             dim=1,

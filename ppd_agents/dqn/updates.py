@@ -89,7 +89,8 @@ def set_gradients(
     """Set the gradients of ``parameters`` to those of the sum of several losses.
 
     On the CPU each loss has a core of its own, which small tensors use better than all cores one tensor; the
-    result is the same whatever the number of cores.
+    result is the same whatever the number of cores. Elsewhere they take turns: threads that ask one device
+    for work get in each other's way.
 
     Args:
         losses: Each computes a scalar; called once, from other threads.
@@ -111,7 +112,11 @@ def set_gradients(
             loss = losses[which]()
         found[which] = loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-    on_all_cores(differentiate, range(len(losses)))
+    if device.type == "cpu":
+        on_all_cores(differentiate, range(len(losses)))
+    else:
+        for which in range(len(losses)):
+            differentiate(which)
     for number, parameter in enumerate(parameters):
         mine = [grads[number] for _, grads in (found[which] for which in range(len(losses)))]
         known = [grad for grad in mine if grad is not None]

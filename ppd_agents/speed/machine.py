@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _FIRST_SIDE = 256
 _LONGEST_PRODUCT = 0.5
 """Seconds that one product shall take at most."""
+
+_SHORTEST_TURN = 0.02
+"""Seconds of products between two looks at the clock, at least: asking a GPU for one takes time too."""
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -75,14 +78,20 @@ def product_jobs(device: torch.device, largest: int) -> dict[str, Job]:
         seconds = timed(job, device) * job.units
         while 2 * side <= largest and 8 * seconds < _LONGEST_PRODUCT:
             side, seconds = 2 * side, 8 * seconds
-        jobs[f"product/{name}"] = _product(device, dtype, side)
+        jobs[f"product/{name}"] = _product(device, dtype, side, math.ceil(_SHORTEST_TURN / seconds))
     return jobs
 
 
-def _product(device: torch.device, dtype: torch.dtype, side: int) -> Job:
+def _product(device: torch.device, dtype: torch.dtype, side: int, times: int = 1) -> Job:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
-    return Job(partial(torch.mm, left, right, out=torch.empty_like(left)), 2 * side**3)
+    out = torch.empty_like(left)
+
+    def work() -> None:
+        for _ in range(times):
+            torch.mm(left, right, out=out)
+
+    return Job(work, times * 2 * side**3)
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -62,18 +62,23 @@ class Attention(nn.Module):
         """Attend with projected inputs.
 
         Args:
-            q: (B, n, inner) float32.
-            k: (B, m, inner) float32.
-            v: (B, m, inner) float32.
-            mask: (B, 1, 1, m) float32 added to the scores, 0 or -inf, or None.
+            q: (B, n, inner) float32 or bfloat16.
+            k: (B, m, inner) of the same type, as the others.
+            v: (B, m, inner).
+            mask: (B, 1, 1, m) added to the scores, 0 or -inf, or None.
 
         Returns:
-            (B, n, inner) float32, for ``out`` to bring to the outer width.
+            (B, n, inner), for ``out`` to bring to the outer width.
         """
         heads_q, heads_k, heads_v = (
             t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in (q, k, v)
         )
-        mixed = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+            # Torch's fused attention takes longer there than its three steps.
+            scores = heads_q * heads_q.shape[-1] ** -0.5 @ heads_k.transpose(2, 3)
+            mixed = (scores if mask is None else scores.add_(mask)).softmax(dim=-1) @ heads_v
+        else:
+            mixed = F.scaled_dot_product_attention(heads_q, heads_k, heads_v, attn_mask=mask)
         return mixed.transpose(1, 2).flatten(2)
 
 

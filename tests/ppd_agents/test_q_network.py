@@ -117,7 +117,7 @@ def test_dropout_acts_in_training_only(random_state):
 def test_large_batches_are_cut_and_joined(random_state, monkeypatch):
     state, net = random_state(batch=6), network()
     whole = net(state)
-    monkeypatch.setattr("ppd_agents.dqn.q_network.chunks", lambda n, _: [slice(0, 4), slice(4, n)])
+    monkeypatch.setattr("ppd_agents.dqn.q_network.chunks", lambda n, *_: [slice(0, 4), slice(4, n)])
     torch.testing.assert_close(net(state), whole, atol=1e-6, rtol=1e-5)
 
 

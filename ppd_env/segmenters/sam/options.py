@@ -22,8 +22,8 @@ class DecoderOptions:
         dtype: ``"float32"``, or ``"bfloat16"``, which is faster on hardware made for it and moves the edges
             of masks a little.
         keep: MiB of memory for what depends on a scene alone; 16 MiB a scene with the published sizes in
-            float32, 8 in bfloat16. Scenes beyond it cost about half a decode more in every step; on a GPU, where
-            a bank's scenes are kept together or not at all, about a third, for all of them.
+            float32, 8 in bfloat16. Scenes beyond it cost about half a decode more in every step; on a GPU,
+            where all scenes of a bank are kept or none, about a third.
         compile: Compile the decoder and, on a GPU, record its kernels as graphs: one for each of a few batch
             sizes and numbers of prompts, which are filled up. Worth it in long runs on a GPU.
     """

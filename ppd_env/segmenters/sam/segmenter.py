@@ -103,7 +103,7 @@ class SamSegmenter:
         mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Decode a batch; its scenes' constants come from a table, where that fits and no mask changes them."""
+        """Decode a batch; scenes' constants come from a table, where that fits and no mask changes them."""
         constants = None
         if mask is None:
             image = embedding.tensors[self.decoder.image_name]
