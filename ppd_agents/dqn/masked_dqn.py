@@ -251,16 +251,16 @@ class MaskedDQN(DQN):
         try:
             return super().learn(*args, **kwargs)
         finally:
-            self._finish_updates()
+            self.finish_updates()
 
     def _store_transition(self, *args: Any, **kwargs: Any) -> None:
         # What follows a step of the games changes the memory and the target network.
-        self._finish_updates()
+        self.finish_updates()
         super()._store_transition(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Take ``gradient_steps`` of ``batch_size`` transitions each, or begin them where they overlap."""
-        self._finish_updates()
+        self.finish_updates()
         self._update_learning_rate(self.policy.optimizer)
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -273,8 +273,8 @@ class MaskedDQN(DQN):
         rng = np.random.default_rng(self.rng.integers(2**62))
         self._aside.start(lambda: [(batch, *self._learn_from(batch, rng)) for batch in batches])
 
-    def _finish_updates(self) -> None:
-        """Wait for gradient steps that are under way."""
+    def finish_updates(self) -> None:
+        """Wait for gradient steps that are under way, if any are."""
         learned = self._aside.finish()
         if learned is not None:
             for batch, _, errors in learned:

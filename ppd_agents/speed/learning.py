@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stable_baselines3.common.logger import Logger
 
+from ppd_agents.dqn.masked_dqn import MaskedDQN
 from ppd_agents.dqn.transition_store import TransitionStore
 from ppd_agents.speed.clock import Job
 from ppd_agents.training.adversarial import Alternation
@@ -43,9 +44,14 @@ def learning_jobs(folder: Path, device: str, games: int) -> dict[str, Job]:
         alternation.play_round()
     jobs = {}
     for role in ROLES:
-        model = alternation.learners[role].model
-        jobs[f"gradient/{role}"] = Job(partial(model.train, _UPDATES, config.batch_size), _UPDATES)
+        work = partial(_learn, alternation.learners[role].model, config.batch_size)
+        jobs[f"gradient/{role}"] = Job(work, _UPDATES)
     return jobs
+
+
+def _learn(model: MaskedDQN, batch_size: int) -> None:
+    model.train(_UPDATES, batch_size)
+    model.finish_updates()  # on a GPU they only begin with `train`
 
 
 def transition_bytes(grids: tuple[int, ...]) -> dict[str, float]:

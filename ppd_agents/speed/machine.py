@@ -73,13 +73,19 @@ def product_jobs(device: torch.device, largest: int) -> dict[str, Job]:
     jobs = {}
     for name, dtype in DTYPES.items():
         side = min(_FIRST_SIDE, largest)
-        job = _product(device, dtype, side)
-        job.work()
-        seconds = timed(job, device) * job.units
+        seconds = _seconds(device, dtype, side)
         while 2 * side <= largest and 8 * seconds < _LONGEST_PRODUCT:
-            side, seconds = 2 * side, 8 * seconds
+            side *= 2
+            seconds = _seconds(device, dtype, side)
         jobs[f"product/{name}"] = _product(device, dtype, side, math.ceil(_SHORTEST_TURN / seconds))
     return jobs
+
+
+def _seconds(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    """Return what one product takes, the asking included."""
+    job = _product(device, dtype, side)
+    job.work()
+    return timed(job, device) * job.units
 
 
 def _product(device: torch.device, dtype: torch.dtype, side: int, times: int = 1) -> Job:

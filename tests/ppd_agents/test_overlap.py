@@ -86,7 +86,7 @@ def test_the_games_are_played_by_the_weights_from_before(make_model, monkeypatch
     model.train(2, 16)
     model._sample_action(0, n_envs=GAMES)
     [(actor, acted)] = [entry for entry in asked if entry[0] is not model.q_net_target]
-    model._finish_updates()
+    model.finish_updates()
     assert actor is not model.q_net
     assert torch.equal(acted, before[: len(acted)])
     assert not torch.equal(weights(model)[: len(acted)], acted)
