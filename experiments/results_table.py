@@ -13,6 +13,12 @@ from ppd_agents.speed.account import account_table
 from ppd_agents.speed.table import growth_table, limits_table, performance_table
 
 RESULTS = Path(__file__).parent / "results"
+README_SEGMENTERS = ("mini", "vit_b", "vit_b bfloat16")
+"""What the README's table of a CPU shows; the decoders of all sizes of SAM are alike."""
+
+README_GPU_SEGMENTERS = ("mini", "vit_h bfloat16 compiled")
+"""What its table of a GPU shows."""
+
 LEARNED_CONTROLS = ("defence.graph_statistics", "defence.maskable_ppo")
 """Controls that are trained as the defender is; the others are rules."""
 
@@ -239,7 +245,13 @@ if __name__ == "__main__":
     print(mini_table(json.loads((RESULTS / "mini.json").read_text())))
     if (RESULTS / "bench.json").is_file():
         bench = json.loads((RESULTS / "bench.json").read_text())
+        print("\n" + performance_table(bench, README_SEGMENTERS))
         for table in (performance_table, limits_table, growth_table):
             print("\n" + table(bench))
-    print("\n" + account_table(json.loads((RESULTS / "decoder_account.json").read_text())["results"]))
+    if (RESULTS / "bench-gpu.json").is_file():
+        bench = json.loads((RESULTS / "bench-gpu.json").read_text())
+        print("\n" + performance_table(bench, README_GPU_SEGMENTERS))
+        print("\n" + performance_table(bench))
+    for name in ("decoder_account.json", "decoder_account_bfloat16.json"):
+        print("\n" + account_table(json.loads((RESULTS / name).read_text())["results"]))
     print("\n" + resolution_table(json.loads((RESULTS / "dice_resolution.json").read_text())))

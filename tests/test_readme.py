@@ -152,14 +152,18 @@ def test_the_tables_are_those_of_the_recorded_results():
     assert results_table.run_table(found("run.json")) in TEXT
     assert results_table.summary_table(suite) in TEXT
     assert results_table.mini_table(found("mini.json")) in TEXT
-    assert results_table.performance_table(bench) in TEXT
+    assert results_table.performance_table(bench, results_table.README_SEGMENTERS) in TEXT
+    gpu = found("bench-gpu.json")
+    assert results_table.performance_table(gpu, results_table.README_GPU_SEGMENTERS) in TEXT
     assert all(results_table.paper_table(number) in TEXT for number in (1, 2))
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for table in (results_table.controls_table, results_table.folders_table, results_table.sections_table):
         assert table(suite) in page
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    for table in (results_table.limits_table, results_table.growth_table):
+    for table in (results_table.performance_table, results_table.limits_table, results_table.growth_table):
         assert table(bench) in page
-    assert results_table.account_table(found("decoder_account.json")["results"]) in page
+    assert results_table.performance_table(gpu) in page
+    for name in ("decoder_account.json", "decoder_account_bfloat16.json"):
+        assert results_table.account_table(found(name)["results"]) in page
     page = (ROOT / "docs" / "decoder.md").read_text(encoding="utf-8")
     assert results_table.resolution_table(found("dice_resolution.json")) in page

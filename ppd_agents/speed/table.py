@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _NONE = "-"
 
 
-def performance_table(result: Mapping[str, Any]) -> str:
+def performance_table(result: Mapping[str, Any], segmenters: Collection[str] | None = None) -> str:
     """Write the README's table: steps per second of every kind of environment, beside the user's loop.
 
     Args:
         result: What ``run_bench`` returns.
+        segmenters: Names of those to be shown; None: all.
 
     Returns:
         One row per segmenter and number of games.
@@ -22,6 +23,8 @@ def performance_table(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, found in result["results"]["segmenters"].items():
+        if segmenters is not None and name not in segmenters:
+            continue
         for who, step in found["steps"].items():
             ratio = f"{step['times_loop']:.2f}" if "times_loop" in step else _NONE
             kind = "one, `gym.make`" if who == "single" else f"{who}, `gym.make_vec`"

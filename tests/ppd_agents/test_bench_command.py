@@ -12,7 +12,7 @@ import tyro
 from ppd_agents.bench_command import Bench, run_bench_command
 from ppd_agents.dqn.transition_store import TransitionStore
 from ppd_agents.speed import bench, growing, official
-from ppd_agents.speed.clock import Job, Timing, growth, take_turns, timed
+from ppd_agents.speed.clock import Job, Timing, growth, take_turns
 from ppd_agents.speed.decoding import decode_flops
 from ppd_agents.speed.machine import product_jobs
 from ppd_agents.speed.subjects import (
@@ -64,8 +64,7 @@ def test_the_fitted_growth_is_that_of_a_power(exponent):
 def test_products_are_counted_and_small_enough():
     jobs = product_jobs(CPU, 64)
     assert {job.units % (2 * 64**3) for job in jobs.values()} == {0}
-    for job in jobs.values():
-        assert timed(job, CPU) * job.units > 0.005  # long enough for the clock
+    assert min(job.units for job in jobs.values()) >= 10 * 2 * 64**3  # small ones are timed together
 
 
 def test_drawn_removals_are_legal(make_games, rng):
