@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ppd_agents.evaluation.tables import versions
 from ppd_agents.speed.machine import machine, peak_memory
 from ppd_agents.speed.official import official_sam, save_official
 from ppd_agents.training.adversarial import train_adversarial
+from ppd_agents.training.learner import Record
 from ppd_agents.training.presets import preset
 from ppd_env.loading import as_device
 from ppd_env.whole_files import write_json
@@ -65,7 +67,7 @@ def time_schedule(options: Options, folder: Path) -> dict[str, Any]:
 
     Returns:
         ``seconds_per_step`` of one agent's step of all games side by side, the ``hours`` that the whole
-        schedule takes at that pace, and what was timed on which machine.
+        schedule takes at that pace, and what was timed on which machine. It is written after every round.
     """
     weights = folder / f"{options.architecture}.pth"
     query = f"?{options.decoder}" if options.decoder else ""
@@ -86,13 +88,26 @@ def time_schedule(options: Options, folder: Path) -> dict[str, Any]:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is not the file Meta published.*")
-        history = train_adversarial(config, folder / "training").history
+        history: list[Record] = []
+
+        def note(record: Record) -> None:
+            history.append(record)
+            if options.json is not None:  # so that a run which is cut off leaves what it timed
+                write_json(options.json, _extrapolated(options, history))
+
+        train_adversarial(config, folder / "training", on_round=note)
+    return _extrapolated(options, history)
+
+
+def _extrapolated(options: Options, history: Sequence[Record]) -> dict[str, Any]:
+    """Tell what some rounds took, and the whole schedule at their pace."""
     per_step = sum(r["seconds"] for r in history) / sum(2 * r["steps"] for r in history)
     steps = sum(options.steps) / 2 * 2 * EPISODES / options.games
     return {
         "seconds_per_step": per_step,
         "hours": per_step * steps / 3600,
-        "timed_episodes": options.rounds * options.games,
+        "timed_episodes": len(history) * options.games,
+        "timed_lengths": [r["steps"] for r in history],
         "episodes": EPISODES,
         "options": {**asdict(options), "json": None},
         "machine": machine(as_device(options.device)),
@@ -109,8 +124,6 @@ def main(options: Options) -> None:
         f"{1e3 * result['seconds_per_step']:.1f} ms per step of {options.games} game(s) side by side; "
         f"{EPISODES} episodes of both agents: {result['hours']:.2f} hours"
     )
-    if options.json is not None:
-        write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.dice_resolution import resolution_table
 from ppd_agents.speed.account import account_table
-from ppd_agents.speed.table import growth_table, limits_table, performance_table
+from ppd_agents.speed.table import growth_table, learner_table, limits_table, performance_table
 
 RESULTS = Path(__file__).parent / "results"
 README_SEGMENTERS = ("mini", "vit_b", "vit_b bfloat16")
@@ -246,7 +246,7 @@ if __name__ == "__main__":
     if (RESULTS / "bench.json").is_file():
         bench = json.loads((RESULTS / "bench.json").read_text())
         print("\n" + performance_table(bench, README_SEGMENTERS))
-        for table in (performance_table, limits_table, growth_table):
+        for table in (performance_table, limits_table, learner_table, growth_table):
             print("\n" + table(bench))
     if (RESULTS / "bench-gpu.json").is_file():
         bench = json.loads((RESULTS / "bench-gpu.json").read_text())

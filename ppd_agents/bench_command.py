@@ -16,7 +16,7 @@ class Bench:
     """Measure how fast this machine plays, beside a user's own loop and beside what its arithmetic allows."""
 
     quick: bool = False
-    """Small vectors and few repeats: a minute or two instead of a quarter of an hour."""
+    """Small vectors and few repeats: a minute or two instead of ten."""
     segmenters: tuple[Literal["mini", "vit_b", "vit_l", "vit_h"], ...] = ()
     """What to measure; SAM's weights are random. By default mini, vit_b and vit_h (--quick on a CPU: not
     vit_h)."""

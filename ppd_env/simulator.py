@@ -26,7 +26,7 @@ EMPTY_LOGIT = -10.0
 _BATCH = 64
 """Prompt sets decoded at once on a CPU."""
 
-_LARGEST_BATCH, _BYTES_A_SET = 256, 2**27
+_LARGEST_BATCH, _BYTES_A_SET = 256, 2**28
 """The same on a GPU: one set for so many bytes of its memory, most of which stay free, but no fewer than on a
 CPU. Small decoders take about as long for 256 sets as for one."""
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny_sam
 import torch
 from gymnasium import spaces
 
@@ -10,7 +11,12 @@ from ppd_agents.dqn.transition_store import Transitions, pack_status, unpack_sta
 from ppd_agents.training.adversarial import train_adversarial
 from ppd_agents.training.presets import preset
 from ppd_env.scenes.bank import open_bank
+from ppd_env.segmenters.contract import Embedding
 from ppd_env.segmenters.registry import load_segmenter
+from ppd_env.segmenters.sam.decoder import MaskDecoder
+from ppd_env.segmenters.sam.frames import Letterbox
+from ppd_env.segmenters.sam.options import DecoderOptions
+from ppd_env.segmenters.sam.segmenter import SCALE_NAME, SamSegmenter
 from ppd_env.simulator import Simulator
 
 pytestmark = [
@@ -43,6 +49,39 @@ def segmented(device):
     status = kinds[torch.randint(len(kinds), (32, 256), generator=generator)]
     simulator = Simulator(bank, load_segmenter("mini", device))
     return simulator.segment(torch.arange(32) % 4, status)
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "compile": True}])
+def test_sam_decodes_as_on_the_cpu(options):
+    """Twice, as graphs are replayed and constants gathered from a table the second time."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(3, tiny_sam.DIM, tiny_sam.SIZES.cells, tiny_sam.SIZES.cells, generator=generator)
+    rows = torch.tensor([2, 0, 1, 2])
+    points = tiny_sam.SIDE * torch.rand(4, 7, 2, generator=generator)
+    labels = torch.randint(-1, 2, (4, 7), generator=generator)
+    labels[:, 0] = 1
+    found = {}
+    for device, chosen in (("cpu", {}), ("cuda", options)):
+        decoder = tiny_sam.randomise(MaskDecoder(tiny_sam.SIZES), seed=1)
+        sam = SamSegmenter(
+            torch.nn.Identity(),
+            decoder,
+            Letterbox(tiny_sam.SIDE),
+            "u",
+            "s",
+            torch.device(device),
+            DecoderOptions(**chosen),
+        )
+        scenes = Embedding({"image": image, SCALE_NAME: torch.ones(3, 2)}, torch.full((3, 2), 64)).to(device)
+        for _ in range(2):
+            logits, _ = sam.decode(scenes, points.to(device), labels.to(device), rows=rows.to(device))
+        assert logits.device.type == device
+        found[device] = logits.cpu()
+    apart = (found["cpu"] > 0) != (found["cuda"] > 0)
+    if options:
+        assert apart.float().mean() < 0.03
+    else:
+        torch.testing.assert_close(found["cuda"], found["cpu"], atol=1e-3, rtol=1e-3)
 
 
 def test_masks_are_those_of_the_cpu():

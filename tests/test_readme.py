@@ -160,8 +160,8 @@ def test_the_tables_are_those_of_the_recorded_results():
     for table in (results_table.controls_table, results_table.folders_table, results_table.sections_table):
         assert table(suite) in page
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    for table in (results_table.performance_table, results_table.limits_table, results_table.growth_table):
-        assert table(bench) in page
+    for name in ("performance_table", "limits_table", "learner_table", "growth_table"):
+        assert getattr(results_table, name)(bench) in page
     assert results_table.performance_table(gpu) in page
     for name in ("decoder_account.json", "decoder_account_bfloat16.json"):
         assert results_table.account_table(found(name)["results"]) in page

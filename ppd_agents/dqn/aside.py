@@ -49,7 +49,8 @@ class Aside(Generic[Result]):
         under_way, self._under_way = self._under_way, None
         if under_way is None:
             return None
-        result = under_way.result()
-        if self._stream is not None:
-            torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        return result
+        try:
+            return under_way.result()
+        finally:
+            if self._stream is not None:
+                torch.cuda.current_stream(self._device).wait_stream(self._stream)

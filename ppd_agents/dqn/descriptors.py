@@ -18,8 +18,8 @@ _FAR = 2.0
 _PAIRS_IN_CACHE = 400_000
 """Pairs of nodes that a CPU compares at once."""
 
-_PAIRS_IN_MEMORY = 2**24
-"""The same elsewhere: a GPU needs many for its calls to be worth it, and a few hundred bytes for each."""
+_PAIRS_IN_MEMORY = 2**23
+"""The same elsewhere: a GPU needs many for its calls to be worth it, and about a hundred bytes for each."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def set_gradients(
     for work get in each other's way.
 
     Args:
-        losses: Each computes a scalar; called once, from other threads.
+        losses: Each computes a scalar; called once, on the CPU from other threads.
         parameters: What is differentiated by.
         rng: Seeds the dropout of every loss.
         precision: Number format that losses are computed in where torch's autocast trusts it; parameters and

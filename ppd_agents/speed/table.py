@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ppd_agents.speed.clock import growth
+
 _NONE = "-"
 
 
@@ -60,13 +62,28 @@ def limits_table(result: Mapping[str, Any]) -> str:
 
 
 def growth_table(result: Mapping[str, Any]) -> str:
-    """Write how costs grow, as Markdown: exponent 0 is constant, 1 linear."""
-    lines = ["| cost against | smallest | largest | exponent |", "|---|---|---|---|"]
+    """Write how costs grow, as Markdown: exponent 0 is constant, 1 linear; over all sizes, and at the end."""
+    lines = [
+        "| cost against | smallest | largest | exponent, fitted | of the two largest |",
+        "|---|---|---|---|---|",
+    ]
     for what, found in result["results"]["growth"].items():
         sizes, seconds = found["sizes"], found["seconds"]
         ends = [f"{sizes[at]}: {1e3 * seconds[at]:.3g} ms" for at in (0, -1)]
         exponent = _NONE if found["exponent"] is None else f"{found['exponent']:.2f}"
-        lines.append(f"| {what} | {ends[0]} | {ends[1]} | {exponent} |")
+        last = f"{growth(sizes[-2:], seconds[-2:]):.2f}" if len(sizes) > 1 else _NONE
+        lines.append(f"| {what} | {ends[0]} | {ends[1]} | {exponent} | {last} |")
+    return "\n".join(lines)
+
+
+def learner_table(result: Mapping[str, Any]) -> str:
+    """Write what a gradient step of either agent and a remembered transition cost, as Markdown."""
+    results = result["results"]
+    lines = ["| learner | |", "|---|---|"]
+    for role, step in results["learner"].items():
+        lines.append(f"| gradient step, {role} | {1e3 * step['seconds']:.1f} ms |")
+    for nodes, size in results["memory"]["bytes_per_transition"].items():
+        lines.append(f"| a transition of {nodes} nodes | {size:.0f} bytes |")
     return "\n".join(lines)
 
 

@@ -21,16 +21,17 @@ class StepCallback(BaseCallback):
     """Moves the epsilon schedule and the progress bar with every environment step.
 
     Args:
-        epsilon: The schedule, counted in environment steps.
+        epsilon: The schedule, counted in environment steps; None where nothing is explored by it.
         bar: The bar, or None.
     """
 
-    def __init__(self, epsilon: EpsilonSchedule, bar: tqdm | None) -> None:
+    def __init__(self, epsilon: EpsilonSchedule | None, bar: tqdm | None) -> None:
         super().__init__()
         self._epsilon, self._bar = epsilon, bar
 
     def _on_step(self) -> bool:
-        self._epsilon.advance()
+        if self._epsilon is not None:
+            self._epsilon.advance()
         if self._bar is not None:
             self._bar.update()
         return True

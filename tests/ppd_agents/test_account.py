@@ -36,6 +36,8 @@ def test_the_table_adds_up(found):
     assert sum(parts) == pytest.approx(whole, abs=0.01 * len(parts))
     assert float(cells[-1][5].strip(" |")) < whole
     assert re.search(r"One core, float32, 7 prompts; its limit: \d+ GFLOP/s", table)
+    assert re.search(r"Without the clock a decode takes \d+\.\d\d ms", table)
+    assert 0 < found["plain_seconds"] < found["seconds"]
 
 
 def test_the_number_of_threads_is_as_before(two_threads):

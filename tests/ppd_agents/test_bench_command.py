@@ -170,8 +170,8 @@ def test_everything_is_measured_in_one_run(tiny_architecture, monkeypatch):
     found = results["segmenters"]["tiny"]
     assert set(found["steps"]) == set(found["overhead"]) == {"single", "1", "2"}
     assert all(share > 0 for share in found["overhead"].values())
-    loop = found["loop"]["seconds"]
-    assert found["steps"]["2"]["times_loop"] == pytest.approx(loop / found["steps"]["2"]["seconds"], rel=9)
+    loop, step = found["loop"], found["steps"]["2"]
+    assert loop["fastest"] / step["slowest"] <= step["times_loop"] <= loop["slowest"] / step["fastest"]
     assert set(found["decode"]) == {"1", "2"}
     assert set(results["growth"]) >= {
         "prompts tiny",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
+from tqdm import tqdm
 
 from ppd_agents.dqn.agent import Agent, load_agent, save_agent
 from ppd_agents.dqn.vec_env import GameVecEnv, Starts
 from ppd_agents.methods.maskable_ppo.actor_critic import GraphActorCritic
 from ppd_agents.pipeline import agents_fingerprint
+from ppd_agents.training.callbacks import StepCallback
 from ppd_agents.training.learner import open_simulator
 from ppd_agents.training.presets import TrainConfig
 from ppd_agents.training.starts import AttackRunner, attack_round, draw_ideal
@@ -172,7 +175,15 @@ def _learn(config: TrainConfig, attacker: Agent | None, ppo: PPOConfig) -> Graph
             "init_seed": config.seed,
         },
     )
-    model.learn(ppo.total_steps, log_interval=None, progress_bar=False)  # type: ignore[arg-type]
+    rollouts = math.ceil(ppo.total_steps / (ppo.rollout * config.games))
+    with tqdm(
+        total=rollouts * ppo.rollout, desc="maskable_ppo", unit="step", disable=not config.progress
+    ) as bar:
+        model.learn(
+            ppo.total_steps,
+            callback=StepCallback(None, bar),
+            log_interval=None,  # type: ignore[arg-type]
+        )
     policy = model.policy
     assert isinstance(policy, GraphActorCritic)
     return policy

@@ -104,7 +104,8 @@ class Scope:
 class SceneTable:
     """Constants of all scenes of the embedding used last, where they fit into so many bytes.
 
-    For a GPU, which gathers a batch out of one tensor several times as fast as it computes it.
+    For a GPU, which gathers a batch out of one tensor several times as fast as it computes it. The table goes
+    with the embedding.
 
     Args:
         capacity: In bytes.
@@ -112,11 +113,11 @@ class SceneTable:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._images: Callable[[], Tensor | None] = lambda: None
-        self._table: Constants | None = None
+        self._lock = threading.Lock()
+        self._kept: tuple[weakref.ref[Tensor], Constants | None] | None = None
 
     def gather(self, images: Tensor, rows: Tensor, compute: Callable[[slice], Constants]) -> Constants | None:
-        """Return the constants of some scenes.
+        """Return the constants of some scenes; safe to call from any thread.
 
         Args:
             images: Embedding of S images, the same object in every call, which must not be written into.
@@ -126,17 +127,25 @@ class SceneTable:
         Returns:
             Leading axis B; None where those of all S scenes do not fit.
         """
-        if self._images() is not images:
-            self._table = None  # makes room before the next one is built
-            self._table = self._build(len(images), compute)
-            self._images = weakref.ref(images)
-        table = self._table
+        with self._lock:
+            kept = self._kept
+            if kept is None or kept[0]() is not images:
+                self._kept = None  # makes room before the next one is built
+                kept = self._kept = weakref.ref(images, self._forget), self._build(len(images), compute)
+        table = kept[1]
         return None if table is None else {name: tensor[rows] for name, tensor in table.items()}
+
+    def _forget(self, gone: weakref.ref[Tensor]) -> None:
+        kept = self._kept
+        if kept is not None and kept[0] is gone:
+            self._kept = None
 
     def _build(self, count: int, compute: Callable[[slice], Constants]) -> Constants | None:
         first = compute(slice(0, 1))
         if count * sum(tensor.nbytes for tensor in first.values()) > self.capacity:
             return None
+        if count == 1:
+            return first
         table = {name: tensor.new_empty(count, *tensor.shape[1:]) for name, tensor in first.items()}
         for start in range(0, count, _AT_ONCE):
             part = slice(start, start + _AT_ONCE)

@@ -12,6 +12,10 @@ from ppd_env.uris import Uri
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KEEP = 2048
+"""MiB that are kept on a CPU unless the URI says otherwise."""
+
+_SHARE_OF_GPU = 4
+"""A GPU keeps up to one part in so many of its memory."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class DecoderOptions:
             of masks a little.
         keep: MiB of memory for what depends on a scene alone; 16 MiB a scene with the published sizes in
             float32, 8 in bfloat16. Scenes beyond it cost about half a decode more in every step; on a GPU,
-            where all scenes of a bank are kept or none, about a third.
+            where all scenes of a bank are kept or none, about a third. 2048, or a quarter of a GPU's memory.
         compile: Compile the decoder and, on a GPU, record its kernels as graphs: one for each of a few batch
             sizes and numbers of prompts, which are filled up. Worth it in long runs on a GPU.
     """
@@ -53,7 +57,7 @@ def split_options(uri: Uri, device: torch.device) -> tuple[Uri, DecoderOptions]:
         ConfigError: A key is unknown or its value makes no sense.
     """
     uri.require_keys(field.name for field in fields(DecoderOptions))
-    dtype, keep = uri.query.get("dtype", "float32"), uri.integer("keep", KEEP)
+    dtype, keep = uri.query.get("dtype", "float32"), uri.integer("keep", usual_keep(device))
     if dtype not in DTYPES:
         raise ConfigError(f"{uri.text!r}: dtype must be {' or '.join(DTYPES)}, got {dtype!r}.")
     if keep < 0:
@@ -66,6 +70,13 @@ def split_options(uri: Uri, device: torch.device) -> tuple[Uri, DecoderOptions]:
         )
         dtype = "float32"
     return replace(uri, query={}), DecoderOptions(dtype, keep, uri.query.get("compile") == "1")
+
+
+def usual_keep(device: torch.device) -> int:
+    """Return the MiB that are kept of scenes where nobody says."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return KEEP
+    return int(torch.cuda.get_device_properties(device).total_memory) // _SHARE_OF_GPU // 2**20
 
 
 def cpu_has_bfloat16() -> bool:

@@ -9,6 +9,7 @@ import pytest
 import tiny_sam
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
 from ppd_env.errors import ConfigError
@@ -238,6 +239,15 @@ def test_a_table_that_does_not_fit_is_not_built():
     assert table.gather(images, rows, compute) is None  # as it was found before
     other = torch.zeros(3, 2)
     assert table.gather(other, rows, compute)["x"][:, 0].tolist() == [2, 0]
+    del other
+    assert table._kept is None  # the memory goes with the embedding
+
+
+def test_a_table_whose_building_failed_is_built_the_next_time():
+    table, images, rows = SceneTable(100), torch.zeros(2, 2), torch.tensor([1])
+    with pytest.raises(ZeroDivisionError):
+        table.gather(images, rows, lambda part: {"x": torch.zeros(1 // 0)})
+    assert table.gather(images, rows, lambda part: {"x": torch.arange(2.0)[part]})["x"].tolist() == [1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -252,11 +262,15 @@ def test_cells_attend_to_tokens_as_torch_has_it(dtype, tokens):
     attention, queries, keys, values = Attention(8, 3, 48), draw(5000), draw(tokens), draw(tokens)
     absent = torch.arange(tokens) >= torch.tensor([[tokens], [1 + tokens // 2]])
     mask = torch.zeros(2, 1, 1, tokens, dtype=dtype).masked_fill(absent[:, None, None], float("-inf"))
+    close = {"atol": 1e-5 if dtype == torch.float32 else 0.03, "rtol": 0}
     for bias in (None, mask):
-        found, expected = (
-            way(queries, keys, values, bias) for way in (partial(mix_cells, attention), attention.mix)
-        )
-        torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 0.03, rtol=0)
+        heads = (part.float().unflatten(2, (3, 16)).transpose(1, 2) for part in (queries, keys, values))
+        shift = None if bias is None else bias.float()
+        expected = scaled_dot_product_attention(*heads, attn_mask=shift).transpose(1, 2).flatten(2)
+        for way in (partial(mix_cells, attention), attention.mix):
+            torch.testing.assert_close(way(queries, keys, values, bias).float(), expected, **close)
+    along_cells = mix_cells(attention, queries, keys, values, None).stride(1) == 1
+    assert along_cells == (tokens <= 64 or dtype == torch.bfloat16)
 
 
 def test_kept_scenes_stay_within_their_memory():
