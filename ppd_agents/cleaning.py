@@ -105,6 +105,7 @@ class Cleaning:
     Attributes:
         alive: (B, 2N) bool, candidates that have prompts and stay.
         values: (B, 2N) float32, what their removal was worth when last looked at.
+        thresholds: (B, 2N) float32, what it had to be worth then.
         removed_at: (B, 2N) int64, the step of each image that removed them, from 1; 0 for those that stay.
         reasons: In words why, by (image, candidate).
         stopped: Why each image's cleaning ended.
@@ -123,6 +124,7 @@ class Cleaning:
         self._second = torch.zeros(images, dtype=torch.bool, device=features.device)
         self._steps = torch.zeros(images, dtype=torch.int64, device=features.device)
         self.values = torch.zeros((images, 2 * nodes), device=features.device)
+        self.thresholds = torch.zeros_like(self.values)
         self.removed_at = torch.zeros((images, 2 * nodes), dtype=torch.int64, device=features.device)
         self.reasons: dict[tuple[int, int], str] = {}
         self.stopped = [""] * images
@@ -147,6 +149,8 @@ class Cleaning:
         free[:, 0] &= ~self._second[rows, None]
         judged = free.flatten(1)
         self.values[rows] = torch.where(judged, values, self.values[rows])
+        least = self._agent.stop_value(self._steps[rows] > 0)[:, None]
+        self.thresholds[rows] = torch.where(judged, least, self.thresholds[rows])
         moved, legal = self._remove_best(rows, values, judged, status)
         again = ~moved & self._contested[rows].any(dim=1) & ~self._second[rows]
         self._second[rows[again]] = True
@@ -189,13 +193,9 @@ class Cleaning:
         status = POSITIVE * shown[:, 0].to(torch.int8) + NEGATIVE * shown[:, 1].to(torch.int8)
         return shown.flatten(1), status
 
-    def least_gain(self, row: int) -> float:
-        """Return what a removal had to be worth in one image when it was last looked at."""
-        return self._agent.further_gain if bool(self._steps[row]) else self._agent.least_gain
-
     def _why_stop(self, row: int, choice: bool) -> str:
         if choice:
-            least = self.least_gain(row)
+            least = self._agent.further_gain if bool(self._steps[row]) else self._agent.least_gain
             return f"no removal is valued at {least:g} or more" if least else "no removal is expected to help"
         return "nothing more may be removed: the last positive prompt, or else the last one, stays"
 
@@ -208,11 +208,16 @@ class Cleaning:
         distance = pairwise_distance(self._features[rows, nodes][:, None], self._features[rows])[:, 0]
         distance.scatter_(1, nodes[:, None], torch.inf)
         near = [distance.masked_fill(status != sign, torch.inf).amin(dim=1) for sign in (POSITIVE, NEGATIVE)]
-        told = (rows, candidates, self.values[rows, candidates], *near)
-        for row, candidate, value, positive, negative in zip(*(t.tolist() for t in told), strict=True):
+        least = self.thresholds[rows, candidates]
+        told = (rows, candidates, self.values[rows, candidates], least, *near)
+        for row, candidate, value, enough, positive, negative in zip(
+            *(t.tolist() for t in told), strict=True
+        ):
             sign = POSITIVE if candidate < status.shape[1] else NEGATIVE
             looks = {POSITIVE: positive, NEGATIVE: negative}
-            self.reasons[row, candidate] = f"{_explain(sign, looks)}; its removal is valued at {value:+.3f}"
+            worth = f"its removal is valued at {value:+.3f}"
+            worth += f", and {enough:g} is enough after the first" if value < 0 else ""
+            self.reasons[row, candidate] = f"{_explain(sign, looks)}; {worth}"
 
 
 def _first_best(values: Tensor, legal: Tensor) -> Tensor:

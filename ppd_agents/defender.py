@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +33,8 @@ class Verdict:
         label: 1 positive, 0 negative.
         kept: Whether it stays.
         value: What its removal is worth by the agent's Q-value, when that was decided: the expected change of
-            Dice, with what the training may have added for undoing an attack (``TrainConfig.shaping``).
+            Dice, and with it c (2 p - 1) for the suspicion p that the prompt is an attack's
+            (``QNetworkConfig.suspicion``).
         step: The defender's step that removed it, from 1; None where it stays.
         reason: The same in words.
     """
@@ -52,7 +53,7 @@ class Refinement:
     """Cleaned prompts.
 
     Args:
-        points: (m, 2) float32 (x, y) pixels of the prompts that stay, in the order given.
+        points: (m, 2) float64 (x, y) pixels of the prompts that stay, in the order given.
         labels: (m,) int64, 1 positive, 0 negative.
         kept: (m,) int64, their places in the prompts that were given.
         verdicts: One per given prompt, in the order given.
@@ -100,12 +101,21 @@ class Defender:
         return self._extractor
 
     @staticmethod
-    def load(name_or_path: str | Path, device: torch.device | str = "cpu") -> Defender:
+    def load(
+        name_or_path: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        least_gain: float | None = None,
+        further_gain: float | None = None,
+    ) -> Defender:
         """Load a defender.
 
         Args:
             name_or_path: A name the package ships (``"mini"``), the folder of a defender, or of a training.
             device: A torch device.
+            least_gain: What its first removal must be valued at; the agent's own where None.
+            further_gain: The same of those that follow. The shipped agent's, -0.85, is made for attacks of 6
+                to 20 prompts; where one or two prompts may be wrong, 0 keeps more of the right ones.
 
         Returns:
             The defender.
@@ -113,7 +123,9 @@ class Defender:
         Raises:
             PPDError: There is no such agent, or it cannot be used.
         """
-        return Defender(open_agent(name_or_path, "defender", device), device)
+        agent = open_agent(name_or_path, "defender", device)
+        given = {"least_gain": least_gain, "further_gain": further_gain}
+        return Defender(replace(agent, **{k: v for k, v in given.items() if v is not None}), device)
 
     def refine(
         self,
@@ -122,7 +134,10 @@ class Defender:
         labels: Labels,
         segmenter: Segmenter | str | None = None,
     ) -> Refinement:
-        """Remove the prompts that hurt; stop when no removal is expected to help.
+        """Remove the prompts that hurt or look like an attack's; stop when no removal is valued enough.
+
+        The first removal must be valued at the agent's ``least_gain``; once one prompt was wrong others are
+        likelier to be, and ``further_gain``, which may be negative, is enough.
 
         Prompts of one sign in one patch are one candidate and go together. A patch that holds both signs is
         contested, and a node carries one sign at a time, so there are two passes, each with the other sign
@@ -250,16 +265,16 @@ def _refinement(cleaning: Cleaning, row: int, given: PromptSet) -> Refinement:
     kept = cleaning.alive[row].cpu().numpy()[given.candidates]
     values = cleaning.values[row].cpu().numpy()[given.candidates]
     steps = cleaning.removed_at[row].cpu().numpy()[given.candidates]
-    verdicts, least_gain = [], cleaning.least_gain(row)
+    least = cleaning.thresholds[row].cpu().numpy()[given.candidates]
+    verdicts = []
     for index, candidate in enumerate(given.candidates.tolist()):
         value, label, stays = float(values[index]), int(given.labels[index]), bool(kept[index])
-        reason = _why_kept(value, label, least_gain) if stays else cleaning.reasons[row, candidate]
+        reason = _why_kept(value, label, float(least[index])) if stays else cleaning.reasons[row, candidate]
         x, y = given.points[index].tolist()
         step = None if stays else int(steps[index])
         verdicts.append(Verdict(index, (x, y), label, stays, value, step, reason))
     left = np.flatnonzero(kept)
-    points = given.points[left].astype(np.float32)
-    return Refinement(points, given.labels[left], left, tuple(verdicts), cleaning.stopped[row])
+    return Refinement(given.points[left], given.labels[left], left, tuple(verdicts), cleaning.stopped[row])
 
 
 def _why_kept(value: float, label: int, least_gain: float) -> str:

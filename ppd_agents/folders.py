@@ -13,7 +13,8 @@ from pathlib import Path
 def folder_in_one_rename(path: Path) -> Iterator[Path]:
     """Fill a folder aside, put it on the disk, then rename it; a folder of that name is replaced.
 
-    What a process that was killed left half done beside ``path`` is cleared away first. One writer at a time.
+    What a process that was killed left half done beside ``path`` is cleared away first; the folder it had
+    moved aside and not replaced yet comes back. One writer at a time.
 
     Args:
         path: The folder to be.
@@ -22,6 +23,8 @@ def folder_in_one_rename(path: Path) -> Iterator[Path]:
         An empty folder beside it, to be filled.
     """
     aside, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)
     for left in (aside, old):
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir(parents=True)

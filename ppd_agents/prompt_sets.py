@@ -79,7 +79,7 @@ def check_prompts(points: Points, labels: Labels, size: tuple[int, int], grid: i
     known = np.isin(signs, (0, 1))
     if not known.all():
         raise PPDError(f"labels must be 1 (positive) or 0 (negative), got {signs[~known][0]:g}.")
-    _refuse_outside(where, size)
+    refuse_outside(where, size)
     _refuse_contradictions(where, signs)
     nodes = _patches(where, size, grid)
     sign = torch.from_numpy(np.where(signs == 1, POSITIVE, NEGATIVE))
@@ -90,11 +90,20 @@ def check_prompts(points: Points, labels: Labels, size: tuple[int, int], grid: i
 def _as_numbers(name: str, given: Points | Labels) -> np.ndarray:
     try:
         return np.asarray(given, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise PPDError(f"{name} must be an array of numbers ({error}).") from None
 
 
-def _refuse_outside(points: np.ndarray, size: tuple[int, int]) -> None:
+def refuse_outside(points: np.ndarray, size: tuple[int, int]) -> None:
+    """Refuse points that are not finite or lie outside the image.
+
+    Args:
+        points: (n, 2) pixels (x, y).
+        size: (height, width) of the image in pixels.
+
+    Raises:
+        PPDError: The message names the first such point.
+    """
     height, width = size
     finite = np.isfinite(points).all(1)
     if not finite.all():

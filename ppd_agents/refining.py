@@ -11,11 +11,12 @@ import numpy as np
 
 from ppd_agents.defender import Defender, Refinement
 from ppd_agents.methods.contract import at_native_size, decode
+from ppd_agents.prompt_sets import refuse_outside
 from ppd_agents.shipped import shipped_names
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.rendering import Frame, draw
-from ppd_env.scenes.reading import read_image
+from ppd_env.scenes.reading import read_sized_image
 from ppd_env.scenes.scene import RawScene
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.registry import load_segmenter
@@ -57,18 +58,20 @@ def read_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         PPDError: The file cannot be read or has another shape.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise PPDError(f"{path}: cannot be read ({error}); write {_SHAPE}.") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or a number of thousands of digits
         raise PPDError(f"{path}: not JSON ({error}); write {_SHAPE}.") from None
     if not isinstance(content, dict) or set(content) - {"points", "labels", "removed"}:
         raise PPDError(f"{path}: must hold {_SHAPE} and nothing else.")
     try:
         points = np.array(content["points"], np.float64)
         labels = np.array(content["labels"], np.float64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise PPDError(f"{path}: must hold {_SHAPE} with numbers.") from None
+    if not points.size:
+        raise PPDError(f"{path}: holds no points; write {_SHAPE}.")
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
         raise PPDError(
             f"{path}: labels of shape {labels.shape}, points of shape {points.shape}; write {_SHAPE}."
@@ -98,7 +101,8 @@ def refine_files(image_path: Path, points_path: Path, out: Path, defender: str |
     Args:
         image_path: The image.
         points_path: Its prompts, see ``read_points``.
-        out: Folder that takes the files; made if need be.
+        out: Folder that takes the files; made if need be. Mask and points are in the image's own pixels; what
+            lies beyond ``reading.MAX_SIDE`` is judged, and the overlay drawn, on a smaller one.
         defender: Folder or name of a trained defender; see ``choose_defender`` for None.
         segmenter: URI of the segmenter.
 
@@ -108,28 +112,44 @@ def refine_files(image_path: Path, points_path: Path, out: Path, defender: str |
     Raises:
         PPDError: A file cannot be read or a prompt cannot be used.
     """
-    image = read_image(image_path)
+    written = out / "points.json"
+    if written.resolve() == points_path.resolve():
+        raise PPDError(
+            f"{points_path} would be written over by the kept points: name another folder by --out."
+        )
+    image, size = read_sized_image(image_path)
     points, labels = read_points(points_path)
+    refuse_outside(points, size)
+    seen, chosen = _as_seen(points, size, image), choose_defender(defender)
     model = load_segmenter(segmenter)
-    found = Defender.load(choose_defender(defender)).refine(image, points, labels, segmenter=model)
-    mask = segment(model, image, found.points, found.labels)
+    found = Defender.load(chosen).refine(image, seen, labels, segmenter=model)
+    mask = segment(model, image, found.points, found.labels).astype(np.uint8)
     try:
-        _write_picture(out / "mask.png", mask.astype(np.uint8) * 255)
-        _write_picture(out / "overlay.png", _overlay(image, mask, points, labels, found)[..., ::-1])
-        write_json(out / "points.json", _as_json(found))
+        whole = cv2.resize(mask * 255, size[::-1], interpolation=cv2.INTER_NEAREST)
+        _write_picture(out / "mask.png", whole)
+        _write_picture(out / "overlay.png", _overlay(image, mask > 0, seen, labels, found)[..., ::-1])
+        write_json(written, _as_json(found, points))
     except OSError as error:
         raise PPDError(f"{out}: cannot be written to ({error}); name another folder by --out.") from error
-    lines = [f"{len(found.kept)} of {len(labels)} prompts stay; {found.stopped}."]
-    lines += [f"  removed ({v.point[0]:g}, {v.point[1]:g}): {v.reason}" for v in found.removed]
+    lines = [f"{len(found.kept)} of {len(labels)} prompts stay; {found.stopped}. Defender: {chosen}"]
+    removed = [(v, points[v.index]) for v in found.removed]
+    lines += [f"  removed ({x:g}, {y:g}): {verdict.reason}" for verdict, (x, y) in removed]
     return "\n".join([*lines, f"Written to {out}: mask.png, points.json, overlay.png"])
 
 
-def _as_json(found: Refinement) -> dict[str, Any]:
+def _as_seen(points: np.ndarray, size: tuple[int, int], image: np.ndarray) -> np.ndarray:
+    """Bring points of an image of (height, width) ``size`` to ``image``, to which it was scaled down."""
+    shown = np.array(image.shape[1::-1], np.float64)
+    return np.minimum(points * (shown / size[::-1]), np.nextafter(shown, 0))
+
+
+def _as_json(found: Refinement, points: np.ndarray) -> dict[str, Any]:
+    """Return what is written of a refinement; ``points`` (n, 2) are the given ones, in the file's pixels."""
     return {
-        "points": found.points.tolist(),
+        "points": points[found.kept].tolist(),
         "labels": found.labels.tolist(),
         "removed": [
-            {"point": list(v.point), "label": v.label, "value": v.value, "reason": v.reason}
+            {"point": points[v.index].tolist(), "label": v.label, "value": v.value, "reason": v.reason}
             for v in found.removed
         ],
     }

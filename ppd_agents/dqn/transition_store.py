@@ -319,4 +319,7 @@ class TransitionStore:
         self.latest[:] = state["latest"]
         for name, array in self.arrays.items():
             array[: self.count] = state[name]
+        # What an earlier state left behind them must not be taken for runs that are overwritten.
+        self.arrays["lengths"][self.count :] = 0
+        self.arrays["following"][self.count :] = _NONE
         self._runs = self._per_block(np.flatnonzero(self.arrays["lengths"][: self.count]))

@@ -332,7 +332,7 @@ class Alternation:
             self.history, self.done = list(facts["history"]), checkpoint.round
         except PPDError:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise PPDError(f"Its content is damaged ({error!r}). Use another checkpoint.") from error
 
 

@@ -197,14 +197,20 @@ class GlobalGenerators:
             "numpy": [str(kind), int(pos), int(has_gauss), float(cached)],
             "python": random.getstate(),
         }
-        return {
+        found = {
             "torch": torch.get_rng_state(),
             "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-        }, facts
+        }
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            found |= {f"cuda{number}": each for number, each in enumerate(torch.cuda.get_rng_state_all())}
+        return found, facts
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Make the three go on as they would have."""
+        """Make all of them go on as they would have; those of GPUs that are not here are left out."""
         torch.set_rng_state(tensors["torch"])
+        for number in range(torch.cuda.device_count()):
+            if f"cuda{number}" in tensors:
+                torch.cuda.set_rng_state(tensors[f"cuda{number}"], number)
         kind, *rest = facts["numpy"]
         np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), *rest))  # noqa: NPY002
         version, words, gauss = facts["python"]

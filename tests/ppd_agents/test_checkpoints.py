@@ -307,6 +307,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_played_again(trained, trained_onc
         assert_same_training(folder, trained_once / "run")
 
 
+def test_what_a_damaged_checkpoint_left_in_memory_changes_nothing(trained, trained_once):
+    """Damage behind the replay, which is taken up before it is found."""
+    folder, found = trained
+    facts = json.loads((found[-1] / "manifest.json").read_text())["facts"]
+    facts["parts"]["defender"]["rng"] = {}
+    altered(facts=facts)(found[-1])
+    train_adversarial(short(), folder, resume=True, skip_damaged=True)
+    assert_same_training(folder, trained_once / "run")
+
+
 def test_an_intact_checkpoint_is_never_skipped(trained):
     folder, found = trained
     before = [(path / "manifest.json").stat().st_mtime_ns for path in found]

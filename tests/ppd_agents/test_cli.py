@@ -12,6 +12,7 @@ from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
+from ppd_env.scenes import reading
 
 
 def run(capsys, *arguments):
@@ -146,12 +147,41 @@ def test_refine_writes_mask_points_and_overlay(capsys, tmp_path, picture):
     assert 1 in kept["labels"]
     assert cv2.imread(str(out_folder / "overlay.png")).ndim == 3
     assert f"{len(kept['points'])} of 3 prompts stay" in out
+    assert f"Defender: {defender}" in out
+    given = json.loads((tmp_path / "points.json").read_text())["points"]
+    assert all(point in given for point in kept["points"])
     again, _, _ = run(
         capsys,
         *("refine", picture, "--points", out_folder / "points.json", "--out", tmp_path / "twice"),
         *("--defender", defender, "--segmenter", "fake"),
     )
     assert again == 0
+
+
+def test_refine_answers_in_the_pixels_of_a_large_image(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_SIDE", 40)
+    cv2.imwrite(str(tmp_path / "large.png"), np.full((50, 100, 3), 90, np.uint8))
+    points = [[99.99, 49.99], [80, 25], [3, 3]]
+    (tmp_path / "points.json").write_text(json.dumps({"points": points, "labels": [1, 0, 0]}))
+    given = ("refine", tmp_path / "large.png", "--points", tmp_path / "points.json", "--segmenter", "fake")
+    given += ("--defender", agents(tmp_path / "trained") / "defender", "--out")
+    code, _, err = run(capsys, *given, tmp_path / "out")
+    assert code == 0, err
+    assert cv2.imread(str(tmp_path / "out" / "mask.png"), cv2.IMREAD_UNCHANGED).shape == (50, 100)
+    told = json.loads((tmp_path / "out" / "points.json").read_text())
+    assert all(point in points for point in told["points"] + [one["point"] for one in told["removed"]])
+    (tmp_path / "points.json").write_text('{"points": [[101, 3]], "labels": [1]}')
+    code, _, err = run(capsys, *given, tmp_path / "out")
+    assert code == 2
+    assert "100 pixels wide and 50 high" in err
+
+
+def test_refine_does_not_write_over_what_it_was_given(capsys, tmp_path, picture):
+    before = (tmp_path / "points.json").read_text()
+    code, _, err = run(capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path)
+    assert code == 2
+    assert "would be written over" in err
+    assert (tmp_path / "points.json").read_text() == before
 
 
 def test_refine_says_where_it_cannot_write(capsys, tmp_path, picture):
@@ -174,6 +204,9 @@ def test_refine_says_where_it_cannot_write(capsys, tmp_path, picture):
         ('{"points": [[1, 2]], "labels": [3]}', "labels must be"),
         ('{"points": [[1, 2]], "labels": [1], "signs": []}', "nothing else"),
         ('{"points": [[1, 200]], "labels": [1]}', "outside the image"),
+        ('{"points": [], "labels": []}', "holds no points"),
+        ('{"points": [[1, 1%s]], "labels": [1]}' % ("0" * 400), "with numbers"),
+        ('{"points": [[1, 1%s]], "labels": [1]}' % ("0" * 5000), "not JSON"),
     ],
 )
 def test_refine_explains_bad_points(capsys, tmp_path, picture, text, says):

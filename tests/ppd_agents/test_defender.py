@@ -48,7 +48,7 @@ def test_it_removes_what_hurts_and_keeps_the_rest(defender, image):
     labels = [1, 1, 1, 0, 0]
     found = defender.refine(image, points, labels)
     assert found.kept.tolist() == [0, 2, 4]
-    assert np.array_equal(found.points, np.array(points, np.float32)[[0, 2, 4]])
+    assert np.array_equal(found.points, np.array(points, np.float64)[[0, 2, 4]])
     assert found.labels.tolist() == [1, 1, 0]
     assert {v.index for v in found.removed} == {1, 3}
     assert [v.step for v in found.removed] == [1, 2]
@@ -190,16 +190,43 @@ def test_the_last_positive_prompt_says_why_it_stays(defender, image):
 
 def test_whatever_it_is_given_it_keeps_a_positive_prompt(image):
     rng = np.random.default_rng(0)
-    defender = Defender(agent())
-    for _ in range(30):
+    eager = Defender(replace(agent(), least_gain=-9.0, further_gain=-9.0))
+    removed = 0
+    for number in range(60):
+        defender = eager if number % 2 else Defender(agent())
         count = int(rng.integers(1, 12))
         points = rng.random((count, 2)) * [64, 32]
         labels = rng.integers(0, 2, count)
         found = defender.refine(image, points, labels)
         assert len(found.kept) >= 1
         assert found.labels.any() == labels.any()
-        assert np.array_equal(found.points, points.astype(np.float32)[found.kept])
+        assert np.array_equal(found.points, points[found.kept])
         assert len(found.verdicts) == count
+        removed += sum(labels[verdict.index] for verdict in found.removed)
+    assert removed > 30
+
+
+def test_a_prompt_that_was_not_worth_removing_is_not_called_the_last_one(image):
+    """Positive prompts are fixed in the second pass, whose threshold is another one."""
+    rng = np.random.default_rng(0)
+    several = 0
+    for number in range(40):
+        defender = Defender(replace(agent(), least_gain=0.002 * number, further_gain=-9.0))
+        points = np.concatenate([rng.random((6, 2)) * [64, 32], [[10.0, 10.0], [11.0, 10.0]]])
+        found = defender.refine(image, points, [1, 1, 1, 0, 0, 0, 1, 0])
+        if found.labels.sum() > 1 and found.removed:
+            several += 1
+            reasons = [verdict.reason for verdict in found.verdicts if verdict.kept and verdict.label]
+            assert not any("the last positive prompt" in reason for reason in reasons)
+    assert several
+
+
+def test_thresholds_can_be_chosen(tmp_path, image):
+    save_agent(agent(), tmp_path / "defender")
+    unwilling = Defender.load(tmp_path / "defender", least_gain=9.0)
+    assert not unwilling.refine(image, [(5, 5), (40, 20)], [1, 0]).removed
+    chosen = Defender.load(tmp_path / "defender", further_gain=-0.5).agent
+    assert (chosen.least_gain, chosen.further_gain) == (agent().least_gain, -0.5)
 
 
 def test_points_may_lie_on_the_last_pixels(defender, image):

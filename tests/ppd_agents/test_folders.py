@@ -35,6 +35,14 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["made", "text"]
 
 
+def test_a_folder_that_was_moved_aside_and_not_replaced_comes_back(tmp_path):
+    write(tmp_path / "made", "first")
+    (tmp_path / "made").rename(tmp_path / ".made.old")
+    with pytest.raises(TypeError), folder_in_one_rename(tmp_path / "made") as aside:
+        (aside / "text").write_text(None)
+    assert (tmp_path / "made" / "text").read_text() == "first"
+
+
 def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(

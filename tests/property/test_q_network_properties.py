@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.shipped import open_agent
 from ppd_env.game.actions import legal_actions
 
 quick = settings(deadline=None, max_examples=12)
@@ -189,7 +190,7 @@ def test_the_same_weights_run_on_any_grid_and_any_extractor(role, dueling):
 
 
 def test_finer_grids_give_the_same_prompts_nearly_the_same_values():
-    net = GraphQNetwork(QNetworkConfig(role="defender", hidden=8), torch.Generator().manual_seed(0)).eval()
+    net = open_agent("mini", "defender").network.eval()  # an untrained one values all states nearly alike
     found = []
     for grid in (8, 16, 64):
         state = make_state(0, grid, batch=1)
@@ -201,7 +202,7 @@ def test_finer_grids_give_the_same_prompts_nearly_the_same_values():
         values = net(replace(state, status=status, features=smooth.expand(2, -1, -1)))[0]
         found.append(values[nodes + grid * grid * torch.tensor([0, 1, 0])])
     steps = [(b - a).abs().max().item() for a, b in pairwise(found)]
-    assert max(steps) < 0.05
+    assert max(steps) < 0.2 * (found[0].max() - found[0].min())
 
 
 class Largest(TorchDispatchMode):
