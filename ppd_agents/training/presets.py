@@ -257,8 +257,8 @@ PRESETS: Mapping[str, TrainConfig] = {
 }
 """``mini``: minutes on two CPU cores. ``ppd-arxiv``: the numbers of arXiv 2509.18891 (1000 FSS-1000 images,
 1000 episodes, T in 50..300, Adam 1e-4, batch 128, target every 100 steps, epsilon 1.0 -> 0.1); what the paper
-leaves open is our choice: gamma and replay size follow the authors' earlier code, the Q-network, k = 1 and
-the stop rule are ours. ``ppd-cvpr``: the same with DINOv3."""
+leaves open is our choice: gamma and replay size follow the authors' earlier code, the Q-network, k = 1, the
+Huber loss and the stop rule are ours. ``ppd-cvpr``: the same with DINOv3."""
 
 
 def preset(name: str, **changes: Any) -> TrainConfig:

@@ -34,7 +34,7 @@ class PPOConfig:
     """What PPO needs to know beyond the games.
 
     Args:
-        total_steps: Environment steps; each is one decode, in all over twice as many as the defender
+        total_steps: Environment steps; each is one decode, in all about twice as many as the defender
             of the preset ``mini`` gets.
         rollout: Steps of each game between updates.
         batch_size: States per gradient step.
