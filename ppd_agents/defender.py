@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class Defender:
             PPDError: There is no such agent, or it cannot be used.
         """
         agent = open_agent(name_or_path, "defender", device)
-        given = {"least_gain": least_gain, "further_gain": further_gain}
+        given: dict[str, Any] = {"least_gain": least_gain, "further_gain": further_gain}
         return Defender(replace(agent, **{k: v for k, v in given.items() if v is not None}), device)
 
     def refine(
