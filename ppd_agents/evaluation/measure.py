@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -22,6 +23,12 @@ from ppd_env.features.registry import load_features
 from ppd_env.scenes.bank import SceneBank, open_bank
 from ppd_env.segmenters.registry import load_segmenter
 from ppd_env.simulator import Simulator
+
+_PIECE = 64
+"""Scenes that are played side by side; an interrupted row goes on behind the last finished piece."""
+
+Keep = Callable[[int, Callable[[], Mapping[int, np.ndarray]]], Mapping[int, np.ndarray]]
+"""Returns a piece of a stage, by its first scene and what computes it."""
 
 
 @dataclass(frozen=True)
@@ -66,37 +73,58 @@ class Bench:
         for name, row in rows.items():
             if name not in done:
                 bar.set_postfix_str(name)
-                compute = partial(self._stage, name, row, done)
-                stage = f"{self.name}.seed={self.seed}.{name}"
                 agents = row.agents if isinstance(row, Turn) else ""
-                done[name] = store.get(f"{stage}.{agents}" if agents else stage, compute)
+                stage = f"{self.name}.seed={self.seed}.{name}" + (f".{agents}" if agents else "")
+                if isinstance(row, Draw):
+                    compute = partial(self._drawn, row)
+                else:
+                    compute = partial(self._turn, name, row, done, partial(store.piece, stage))
+                done[name] = store.get(stage, compute)
+                store.forget_pieces(stage)
                 bar.update()
         return {name: done[name] for name in rows}
 
-    def _stage(self, name: str, row: Row, done: Mapping[str, Stage]) -> Stage:
-        if isinstance(row, Draw):
-            rngs = generators(self.seed, self.simulator.bank.indices, row.stream)
-            return self.scorer.stage({ANY_BUDGET: row.draw(self.scorer, rngs)})
-        after: dict[int, Tensor] = {}
-        for budget, prompts in done[row.start].status.items():
-            status = torch.from_numpy(prompts[: self.config.oracle_scenes if row.few else None])
-            if row.endless:
-                everything = 2 * status.shape[1]
-                after[budget] = self._move(name, row, status, (everything,))[everything]
-            else:
-                budgets = self.config.budgets if budget == ANY_BUDGET else (budget,)
-                after |= self._move(name, row, status, budgets)
+    def _drawn(self, row: Draw) -> Stage:
+        rngs = generators(self.seed, self.simulator.bank.indices, row.stream)
+        return self.scorer.stage({ANY_BUDGET: row.draw(self.scorer, rngs)})
+
+    def _turn(self, name: str, row: Turn, done: Mapping[str, Stage], keep: Keep) -> Stage:
+        """Play a row in pieces of scenes, each of which is kept as soon as it is finished."""
+        start = done[row.start].status
+        scenes = len(next(iter(start.values()))[: self.config.oracle_scenes if row.few else None])
+        pieces = []
+        for first in range(0, scenes, _PIECE):
+            some = slice(first, min(first + _PIECE, scenes))
+            pieces.append(keep(first, partial(self._piece, name, row, start, some)))
+        after = {b: torch.from_numpy(np.concatenate([piece[b] for piece in pieces])) for b in pieces[0]}
         return self.scorer.stage(after)
 
-    def _move(self, name: str, row: Turn, status: Tensor, budgets: Sequence[int]) -> dict[int, Tensor]:
+    def _piece(
+        self, name: str, row: Turn, start: Mapping[int, np.ndarray], some: slice
+    ) -> dict[int, np.ndarray]:
+        """Play a row on some scenes: budget -> (k, N) int8."""
+        after: dict[int, Tensor] = {}
+        for budget, prompts in start.items():
+            status = torch.from_numpy(prompts[some])
+            if row.endless:
+                everything = 2 * status.shape[1]
+                after[budget] = self._move(name, row, status, (everything,), some)[everything]
+            else:
+                budgets = self.config.budgets if budget == ANY_BUDGET else (budget,)
+                after |= self._move(name, row, status, budgets, some)
+        return {budget: moved.cpu().numpy() for budget, moved in after.items()}
+
+    def _move(
+        self, name: str, row: Turn, status: Tensor, budgets: Sequence[int], some: slice
+    ) -> dict[int, Tensor]:
         device = self.simulator.bank.device
         mover: Mover = row.mover
         return mover(
             self.simulator,
-            torch.arange(len(status), device=device),
+            torch.arange(some.start, some.stop, device=device),
             status.to(device),
             budgets,
-            generators(self.seed, self.simulator.bank.indices[: len(status)], row.stream),
+            generators(self.seed, self.simulator.bank.indices[some], row.stream),
             f"{name}, {max(budgets)} at most" if self.progress else "",
         )
 

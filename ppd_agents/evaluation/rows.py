@@ -177,7 +177,7 @@ def corrupts(kind: str) -> Mover:
 
 
 def replays(prompts: Mapping[int, np.ndarray]) -> Mover:
-    """Return the mover that puts prompts of each budget (B, N) int8 in place of whatever is there."""
+    """Return the mover that puts prompts of each budget (S, N) int8 in place of whatever is there."""
 
     def move(
         simulator: Simulator,
@@ -187,7 +187,8 @@ def replays(prompts: Mapping[int, np.ndarray]) -> Mover:
         rngs: Generators,
         progress: str,
     ) -> dict[int, Tensor]:
-        return {budget: torch.from_numpy(prompts[budget]).to(status.device) for budget in budgets}
+        which = rows.cpu().numpy()
+        return {budget: torch.from_numpy(prompts[budget][which]).to(status.device) for budget in budgets}
 
     return move
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -99,7 +100,7 @@ def damaged(path: object, error: Exception) -> PPDError:
 
 
 class StageStore:
-    """A folder of finished stages.
+    """A folder of finished stages, and of the pieces of the one under way.
 
     Args:
         folder: Where they lie; None keeps nothing.
@@ -124,3 +125,27 @@ class StageStore:
             arrays |= {f"{part}.{budget}": values for budget, values in getattr(stage, part).items()}
         self._arrays.write(name, arrays)
         return stage
+
+    def piece(
+        self, name: str, first: int, compute: Callable[[], Mapping[int, np.ndarray]]
+    ) -> Mapping[int, np.ndarray]:
+        """Return what some scenes of the stage ``name`` came to, computed and stored first if need be.
+
+        Args:
+            name: Of the stage.
+            first: The first of the scenes.
+            compute: Returns budget -> (k, N) int8.
+        """
+        part = f"{name}.from={first}"
+        arrays = self._arrays.read(part)
+        if arrays is None:
+            arrays = {str(budget): prompts for budget, prompts in compute().items()}
+            self._arrays.write(part, arrays)
+        return {int(budget): prompts for budget, prompts in arrays.items()}
+
+    def forget_pieces(self, name: str) -> None:
+        """Remove the pieces of a stage that is finished."""
+        path = self._arrays.path(name)
+        if path is not None:
+            for piece in path.parent.glob(f"{glob.escape(path.stem)}.from=*.npz"):
+                piece.unlink()
