@@ -75,21 +75,17 @@ class Bench:
                 bar.set_postfix_str(name)
                 agents = row.agents if isinstance(row, Turn) else ""
                 stage = f"{self.name}.seed={self.seed}.{name}" + (f".{agents}" if agents else "")
-                if isinstance(row, Draw):
-                    compute = partial(self._drawn, row)
-                else:
-                    compute = partial(self._turn, name, row, done, partial(store.piece, stage))
+                compute = partial(self._stage, name, row, done, partial(store.piece, stage))
                 done[name] = store.get(stage, compute)
                 store.forget_pieces(stage)
                 bar.update()
         return {name: done[name] for name in rows}
 
-    def _drawn(self, row: Draw) -> Stage:
-        rngs = generators(self.seed, self.simulator.bank.indices, row.stream)
-        return self.scorer.stage({ANY_BUDGET: row.draw(self.scorer, rngs)})
-
-    def _turn(self, name: str, row: Turn, done: Mapping[str, Stage], keep: Keep) -> Stage:
-        """Play a row in pieces of scenes, each of which is kept as soon as it is finished."""
+    def _stage(self, name: str, row: Row, done: Mapping[str, Stage], keep: Keep) -> Stage:
+        """Play a row, a turn in pieces of scenes, each of which is kept as soon as it is finished."""
+        if isinstance(row, Draw):
+            rngs = generators(self.seed, self.simulator.bank.indices, row.stream)
+            return self.scorer.stage({ANY_BUDGET: row.draw(self.scorer, rngs)})
         start = done[row.start].status
         scenes = len(next(iter(start.values()))[: self.config.oracle_scenes if row.few else None])
         pieces = []

@@ -307,9 +307,9 @@ def test_each_segmenter_may_have_its_own_attacker(transfer, monkeypatch):
     played = []
     before = measure_module.Bench._stage
 
-    def record(bench, name, row, done):
+    def record(bench, name, *rest):
         played.append(name)
-        return before(bench, name, row, done)
+        return before(bench, name, *rest)
 
     monkeypatch.setattr(measure_module.Bench, "_stage", record)
     assert run_transfer(*transfer[2], progress=False) == text
