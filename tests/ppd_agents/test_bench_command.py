@@ -64,7 +64,7 @@ def test_the_fitted_growth_is_that_of_a_power(exponent):
 def test_products_are_counted_and_small_enough():
     jobs = product_jobs(CPU, 64)
     assert {job.units % (2 * 64**3) for job in jobs.values()} == {0}
-    assert min(job.units for job in jobs.values()) >= 10 * 2 * 64**3  # small ones are timed together
+    assert min(job.units for job in jobs.values()) > 2 * 64**3  # small ones are timed together
 
 
 def test_drawn_removals_are_legal(make_games, rng):
