@@ -9,7 +9,7 @@ prints a recorded file as Markdown.
 from __future__ import annotations
 
 import json
-import time
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +227,6 @@ def run(options: Options) -> dict[str, Any]:
     unknown = sorted(set(options.factors) - set(FACTORS))
     if unknown:
         raise ConfigError(f"Unknown factor(s) {', '.join(unknown)}; known ones: {', '.join(FACTORS)}.")
-    began = time.monotonic()
     base = dict(BASE)
     yardstick = Yardstick(preset("mini", **base), SCENES)
     results: dict[str, Any] = {}
@@ -243,10 +242,10 @@ def run(options: Options) -> dict[str, Any]:
             results[factor] = summarise(runs, yardstick.bank.groups)
     return as_plain(
         {
-            "command": "python -m experiments.ablation",
+            "command": shlex.join(["python", "-m", "experiments.ablation", *_chosen(options)]),
             "seeds": list(options.seeds),
             "versions": versions(),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(len(options.seeds) * sum(found["seconds"] for found in results.values()), 1),
             "results": results,
             "config": {
                 "base": preset("mini", **base).to_json(),
@@ -256,6 +255,11 @@ def run(options: Options) -> dict[str, Any]:
             },
         }
     )
+
+
+def _chosen(options: Options) -> list[str]:
+    """Return the factors as the command names them; nothing where they are all."""
+    return [] if set(options.factors) == set(FACTORS) else ["--factors", *options.factors]
 
 
 def main(options: Options) -> None:
