@@ -124,6 +124,8 @@ def main(options: Options) -> None:
         f"{1e3 * result['seconds_per_step']:.1f} ms per step of {options.games} game(s) side by side; "
         f"{EPISODES} episodes of both agents: {result['hours']:.2f} hours"
     )
+    if options.json is not None:  # once more, with what follows the last round
+        write_json(options.json, result)
 
 
 if __name__ == "__main__":

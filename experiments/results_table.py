@@ -248,8 +248,8 @@ if __name__ == "__main__":
         print("\n" + performance_table(bench, README_SEGMENTERS))
         for table in (performance_table, limits_table, learner_table, growth_table):
             print("\n" + table(bench))
-    if (RESULTS / "bench-gpu.json").is_file():
-        bench = json.loads((RESULTS / "bench-gpu.json").read_text())
+    for name in ("bench-gpu.json", "bench-gpu-second.json"):
+        bench = json.loads((RESULTS / name).read_text())
         print("\n" + performance_table(bench, README_GPU_SEGMENTERS))
         print("\n" + performance_table(bench))
     for name in ("decoder_account.json", "decoder_account_bfloat16.json"):

@@ -9,6 +9,7 @@ computed once per image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,10 @@ class Attention(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
 
+Mix = Callable[[Attention, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Does what ``Attention.mix`` does."""
+
+
 class TwoWayLayer(nn.Module):
     """Token self-attention, tokens to image, token MLP, image to tokens.
 
@@ -139,10 +144,20 @@ class TwoWayLayer(nn.Module):
         tokens = self.norms[1](tokens + self.to_image.attend(self.to_image.q(tokens + codes), keys, values))
         return self.norms[2](tokens + self.mlp(tokens))
 
-    def answer(self, tokens: Tensor, codes: Tensor, queries: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what the image's queries (B, cells, inner) find in the tokens, for ``to_tokens.out``."""
+    def answer(
+        self, tokens: Tensor, codes: Tensor, queries: Tensor, mask: Tensor | None, mix: Mix = Attention.mix
+    ) -> Tensor:
+        """Return what the image's queries (B, cells, inner) find in the tokens, for ``to_tokens.out``.
+
+        Args:
+            tokens: (B, t, dim).
+            codes: (B, t, dim), added to the tokens' keys.
+            queries: (B, cells, inner).
+            mask: (B, 1, 1, t), see ``Attention.mix``.
+            mix: How attention is computed.
+        """
         back = self.to_tokens
-        return back.mix(queries, back.k(tokens + codes), back.v(tokens), mask)
+        return mix(back, queries, back.k(tokens + codes), back.v(tokens), mask)
 
 
 def plus(total: Tensor, inputs: Tensor, layer: nn.Linear) -> Tensor:

@@ -1,9 +1,12 @@
 """Decoding ragged prompt sets."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from ppd_env.metrics import batch_dice, dice
-from ppd_env.simulator import EMPTY_LOGIT, Simulator
+from ppd_env.simulator import EMPTY_LOGIT, Simulator, batch_for
 
 
 def counted(simulator, max_batch=64):
@@ -25,6 +28,14 @@ def random_status(simulator, count, seed=0):
     density = torch.rand(count, 1, generator=generator)
     active = torch.rand(count, simulator.nodes, generator=generator) < density
     return torch.where(active, torch.randint(1, 3, active.shape, generator=generator), 0).to(torch.int8)
+
+
+@pytest.mark.parametrize(("gib", "sets"), [(8, 64), (24, 96), (80, 256)])
+def test_batches_grow_with_the_memory_of_a_gpu(monkeypatch, gib, sets):
+    about = SimpleNamespace(total_memory=gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
+    assert batch_for(torch.device("cuda")) == sets
+    assert batch_for(torch.device("cpu")) == 64
 
 
 def test_a_batch_is_what_its_games_are_alone(tiny_simulator):

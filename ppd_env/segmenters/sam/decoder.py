@@ -153,9 +153,8 @@ class MaskDecoder(nn.Module):
             assert isinstance(layer, TwoWayLayer)
             keys, values, queries = sides
             state = layer.update(state, codes, keys, values, bias)
-            back, norm = layer.to_tokens, layer.last_norm
-            mixed = mix_cells(back, queries, back.k(state + codes), back.v(state), bias)
-            image = _add_product(image, mixed, back.out.weight.T, in_place=index > 0)
+            mixed, norm = layer.answer(state, codes, queries, bias, mix_cells), layer.last_norm
+            image = _add_product(image, mixed, layer.to_tokens.out.weight.T, in_place=index > 0)
             image, _, scale = torch.native_layer_norm(
                 image, list(norm.normalized_shape), norm.weight, folded.shifts[index], norm.eps
             )
