@@ -120,6 +120,7 @@ class Cleaning:
         self.alive = torch.zeros((images, 2 * nodes), dtype=torch.bool, device=features.device)
         for row, given in zip(self.alive, prompts, strict=True):
             row[torch.from_numpy(given.candidates).to(row.device)] = True
+        self._given = self.alive.clone()
         self._contested = self._by_sign(self.alive).all(dim=1)
         self._second = torch.zeros(images, dtype=torch.bool, device=features.device)
         self._steps = torch.zeros(images, dtype=torch.int64, device=features.device)
@@ -142,9 +143,13 @@ class Cleaning:
 
     def _step(self, rows: Tensor) -> Tensor:
         """Take one step in the images ``rows`` (k,); return which of them go on, (k,) bool."""
-        shown, status = self._shown(rows)
-        seen = self._witness.answer(rows, shown) if self._witness is not None else ()
-        values = self._agent.values(GraphState(self._features, self._positions, rows, status, *seen))[:, :-1]
+        shown, status = self._shown(rows, self.alive)
+        feedback, iou = self._witness.answer(rows, shown) if self._witness is not None else (None, None)
+        _, given = self._shown(rows, self._given)
+        state = GraphState(
+            self._features, self._positions, rows, status, feedback=feedback, predicted_iou=iou, seen=given
+        )
+        values = self._agent.values(state)[:, :-1]
         free = self._by_sign(shown).clone()
         free[:, 0] &= ~self._second[rows, None]
         judged = free.flatten(1)
@@ -180,13 +185,13 @@ class Cleaning:
                 break
             self._remove(rows[moves], _first_best(values, legal)[moves], status[moves])
             moved |= moves
-            shown, status = self._shown(rows)
+            shown, status = self._shown(rows, self.alive)
             judged = judged & shown
         return moved, legal
 
-    def _shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is shown: the candidates (k, 2N) bool and the status (k, N) int8 they make."""
-        shown = self._by_sign(self.alive[rows]).clone()
+    def _shown(self, rows: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is shown of ``among`` (B, 2N): (k, 2N) bool, and the status (k, N) int8 it makes."""
+        shown = self._by_sign(among[rows]).clone()
         second, contested = self._second[rows, None], self._contested[rows]
         shown[:, 0] &= ~(contested & second)
         shown[:, 1] &= ~(contested & ~second)

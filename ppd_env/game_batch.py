@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppd_env.errors import PPDError
-from ppd_env.game.actions import action_count, legal_actions, node_of, only_stop
+from ppd_env.game.actions import INACTIVE, action_count, legal_actions, node_of, only_stop
 from ppd_env.game.rules import Move, apply_actions, rewards
 from ppd_env.graph.distances import pairwise_distance
 from ppd_env.simulator import Segmentation, Simulator, covered
@@ -18,7 +18,7 @@ INVALID_PENALTY = 0.1
 """What ``invalid_action="penalty"`` takes off the reward, outside the telescoping sum."""
 
 _STATE: tuple[str, ...] = (
-    *("rows", "status", "changed", "attacking", "steps_left", "steps_total"),
+    *("rows", "status", "seen", "changed", "attacking", "steps_left", "steps_total"),
     *("initial_mask", "initial_dice", "dice", "predicted_iou", "logits"),
 )
 
@@ -73,6 +73,7 @@ class GameBatch:
     Attributes:
         rows: (B,) int64, each game's row of the bank.
         status: (B, N) int8.
+        seen: (B, N) int8, the last sign of every node that was a prompt at some time since the game began.
         dice, initial_dice, predicted_iou: (B,) float32.
         logits: (B, h, w) float32, the present masks.
         steps_left, steps_total: (B,) int64.
@@ -100,6 +101,7 @@ class GameBatch:
         device, nodes, side = simulator.bank.device, simulator.nodes, simulator.segmenter.low_res
         self.rows = torch.zeros(size, dtype=torch.int64, device=device)
         self.status = torch.zeros((size, nodes), dtype=torch.int8, device=device)
+        self.seen = torch.zeros_like(self.status)
         self.changed = torch.zeros((size, nodes), dtype=torch.bool, device=device)
         self.initial_mask = torch.zeros((size, nodes), dtype=torch.bool, device=device)
         self.dice = torch.zeros(size, device=device)
@@ -159,6 +161,7 @@ class GameBatch:
         device = self.status.device
         which = which.to(device)
         self.rows[which], self.status[which] = rows.to(device), status.to(device)
+        self.seen[which] = self.status[which]
         self.steps_left[which] = self.steps_total[which] = steps.to(device)
         self.attacking[which] = attacking.to(device)
         self.changed[which] = False
@@ -286,7 +289,7 @@ class GameBatch:
         """
         rows, attacking = self.rows[which], self.attacking[which]
         move = self._move(rows, self.status[which], actions.to(self.status.device), attacking)
-        self.status[which], self.changed[which] = move.status, move.changed
+        self._show(which, move.status, move.changed)
         self.steps_left[which] -= 1
         return move.stopped | only_stop(self.legal(which)) | (self.steps_left[which] <= 0)
 
@@ -308,8 +311,13 @@ class GameBatch:
             decoded = self.simulator.segment(rows, wanted)
             self._keep(which[moved], decoded[: len(moved)])
             found = None if other is None else decoded[len(moved) :]
-        self.changed[which], self.status[which] = changed, status
+        self._show(which, status, changed)
         return found
+
+    def _show(self, which: Tensor, status: Tensor, changed: Tensor) -> None:
+        """Let the games ``which`` have the prompts ``status`` (k, N), of which ``changed`` (k, N) are new."""
+        self.status[which], self.changed[which] = status, changed
+        self.seen[which] = torch.where(status != INACTIVE, status, self.seen[which])
 
     @torch.no_grad()
     def branch(self, actions: Tensor, which: Tensor | None = None) -> Branches:

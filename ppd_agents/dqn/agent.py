@@ -93,12 +93,13 @@ class Agent:
         return self
 
 
-def save_agent(agent: Agent, path: str | Path) -> Path:
+def save_agent(agent: Agent, path: str | Path, *, half: bool = False) -> Path:
     """Write an agent into a folder, aside first and then in one rename.
 
     Args:
         agent: The agent.
         path: The folder; an agent that lies there is replaced.
+        half: Weights in float16, which halves the file and rounds them; they are read as float32 again.
 
     Returns:
         The folder.
@@ -110,12 +111,12 @@ def save_agent(agent: Agent, path: str | Path) -> Path:
     if path.exists() and not is_agent(path):
         raise PPDError(f"{path} exists and is no saved agent: choose another folder or remove it.")
     with folder_in_one_rename(path) as aside:
-        write_agent(agent, aside)
+        write_agent(agent, aside, half=half)
     return path
 
 
-def write_agent(agent: Agent, folder: Path) -> None:
-    """Write an agent's two files into a folder that is there; ``save_agent`` keeps halves from being seen."""
+def write_agent(agent: Agent, folder: Path, *, half: bool = False) -> None:
+    """Write an agent's two files into a folder that is there; ``save_agent`` keeps parts from being seen."""
     facts = {
         "format": FORMAT,
         "network": agent.network.config.to_json(),
@@ -127,7 +128,10 @@ def write_agent(agent: Agent, folder: Path) -> None:
         "further_gain": agent.further_gain,
         "notes": dict(agent.notes),
     }
-    weights = {name: t.detach().cpu().contiguous() for name, t in agent.network.state_dict().items()}
+    kind = torch.float16 if half else torch.float32
+    weights = {
+        name: t.detach().to("cpu", kind).contiguous() for name, t in agent.network.state_dict().items()
+    }
     (folder / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
     save_file(weights, folder / _TENSORS)
 
@@ -204,6 +208,7 @@ def game_state(games: GameBatch, which: Tensor, feedback: bool) -> GraphState:
         games.feedback(which) if feedback else None,
         games.predicted_iou[which] if feedback else None,
         games.initial_mask[which],
+        games.seen[which],
     )
 
 

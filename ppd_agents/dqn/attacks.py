@@ -26,8 +26,8 @@ _RIGHT_LOST = 0.15
 class AttackMemory:
     """A ring of attacks: scene, prompts before, and the actions in their order.
 
-    No mask is needed to know which prompts came from an attack, so every state on the way of an attack and
-    back again serves, at no cost.
+    No mask is needed to know which prompts came from an attack, so every state on its way serves, at no cost.
+    None on the way back does: a defender judges by all prompts it has seen (``GraphState.evidence``).
 
     Args:
         capacity: Attacks kept; the oldest are overwritten.
@@ -66,7 +66,7 @@ class AttackMemory:
         self.count = min(self.capacity, self.count + len(rows))
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw states that a defender may meet: a part of an attack, of whose prompts some are gone again.
+        """Draw states that a defender may begin with: after a part of an attack, some right prompts missing.
 
         Args:
             size: B.
@@ -86,12 +86,11 @@ class AttackMemory:
         before = unpack_status(torch.from_numpy(self.arrays["status"][drawn]), self.nodes).numpy()
         status = self._attacked(before, self.arrays["actions"][drawn], rng)
         foreign = (status != INACTIVE) & (status != before)
-        shares = rng.random((2, size)) * rng.integers(0, 2, (2, size)) * np.array([[1.0], [_RIGHT_LOST]])
-        gone = rng.random(status.shape) < np.where(foreign, shares[0][:, None], shares[1][:, None])
+        share = _RIGHT_LOST * rng.random(size) * rng.integers(0, 2, size)
+        gone = (rng.random(status.shape) < share[:, None]) & ~foreign
         left = np.where(gone, INACTIVE, status).astype(np.int8)
         stranded = ~(left == POSITIVE).any(axis=1)
         left[stranded] = status[stranded]
-        foreign &= left != INACTIVE
         rows = torch.from_numpy(self.arrays["rows"][drawn].astype(np.int64))
         return rows, torch.from_numpy(left), torch.from_numpy(foreign)
 

@@ -99,10 +99,13 @@ def active_set(status: Tensor) -> ActiveSet:
 
 
 def chunks(batch: int, pairs_per_state: int, device: torch.device) -> Iterator[slice]:
-    """Cut a batch so that no part compares more pairs of nodes than suits a device (one state at least)."""
+    """Cut a batch so that no part compares more pairs of nodes than suits a device (one state at least).
+
+    An empty batch is one part, so that its parts can always be put together.
+    """
     limit = _PAIRS_IN_CACHE if device.type == "cpu" else _PAIRS_IN_MEMORY
     size = max(1, limit // max(1, pairs_per_state))
-    for start in range(0, batch, size):
+    for start in range(0, max(1, batch), size):
         yield slice(start, start + size)
 
 
@@ -125,7 +128,7 @@ class Surroundings(NamedTuple):
         """Sum what the prompts carry over each cell: (B, n, r) -> (B, M, C, r)."""
         batch, chosen, size, count = self.cells.shape
         total = torch.bmm(self.cells.reshape(batch, chosen * size, count), values)
-        return total.view(batch, chosen, size, -1)
+        return total.view(batch, chosen, size, values.shape[-1])
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from ppd_env.game.actions import INACTIVE
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class GraphState:
         feedback: (B, N) float32 share of predicted foreground per node, or None.
         predicted_iou: (B,) float32, taken as it is within [0, 1], or None.
         initial_mask: (B, N) bool, nodes the mask covered when the game began, or None.
+        seen: (B, N) int8, the last sign of every node that was a prompt since the game began, or None where
+            nothing is known but the present ones.
     """
 
     features: Tensor
@@ -29,6 +33,14 @@ class GraphState:
     feedback: Tensor | None = None
     predicted_iou: Tensor | None = None
     initial_mask: Tensor | None = None
+    seen: Tensor | None = None
+
+    @property
+    def evidence(self) -> GraphState:
+        """The same states with all prompts that were seen, those that were removed included."""
+        if self.seen is None:
+            return self
+        return replace(self, status=torch.where(self.status != INACTIVE, self.status, self.seen))
 
     def at(self, chosen: slice | Tensor) -> GraphState:
         """Return some of the states."""
@@ -40,6 +52,7 @@ class GraphState:
             None if self.feedback is None else self.feedback[chosen],
             None if self.predicted_iou is None else self.predicted_iou[chosen],
             None if self.initial_mask is None else self.initial_mask[chosen],
+            None if self.seen is None else self.seen[chosen],
         )
 
 
@@ -63,6 +76,8 @@ def share_states(state: GraphState, actions: Tensor) -> tuple[Tensor, Tensor, Te
             same &= state.predicted_iou[1:] == state.predicted_iou[:-1]
         if state.initial_mask is not None:
             same &= (state.initial_mask[1:] == state.initial_mask[:-1]).all(1)
+        if state.seen is not None:
+            same &= (state.seen[1:] == state.seen[:-1]).all(1)
         new[1:] = ~same
     group = new.cumsum(0) - 1
     first = new.nonzero()[:, 0]

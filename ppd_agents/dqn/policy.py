@@ -50,6 +50,7 @@ class ObservationQNet(nn.Module):
             None if feedback is None else feedback.float(),
             None if iou is None else iou.reshape(count).float(),
             observation.get("initial_mask"),
+            observation.get("seen"),
         )
         if "features" in observation:
             rows = torch.arange(count, device=status.device)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,11 @@ from ppd_agents.dqn.descriptors import (
     survey,
 )
 from ppd_agents.dqn.graph_state import GraphState, share_states
+from ppd_agents.dqn.hearing import Tellers, View, judge, landmark_set
 from ppd_agents.dqn.seen_masks import FEEDBACK_SIZE, INITIAL_MASK_SIZE, mean_over, see_feedback, see_share
 from ppd_agents.dqn.updates import UnitDropout
 from ppd_env.errors import ConfigError
-from ppd_env.game.actions import NEGATIVE, POSITIVE, Role, legal_actions
-
-_RARE = 3.0
-"""Brings a message's share of all prompts, which is small in most cells, to the size of the other inputs."""
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, Role, legal_actions
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,9 @@ class QNetworkConfig:
         layers: Number of hidden layers.
         messages: Numbers each active prompt tells its neighbours after looking around itself; 0 leaves this
             second look out (it costs O(n^2) per state for n active prompts).
+        landmarks: Nodes per side of an even lattice over the image (``landmark_set``) that tell what they see
+            as the prompts do, active or not: how much of the image looks like a node, and whose it is. 0:
+            none.
         dropout: Chance of a hidden unit to be left out in training.
         raw_features: Length d of the node features to add as they are; 0 leaves them out.
         use_positions: Add the node's (x, y).
@@ -62,6 +64,7 @@ class QNetworkConfig:
     hidden: int = 160
     layers: int = 2
     messages: int = 8
+    landmarks: int = 0
     dropout: float = 0.2
     raw_features: int = 0
     use_positions: bool = False
@@ -75,9 +78,13 @@ class QNetworkConfig:
         """Refuse impossible values."""
         if self.role not in ("attacker", "defender"):
             raise ConfigError(f"role must be 'attacker' or 'defender', got {self.role!r}.")
-        if min(self.hidden, self.layers, self.members) < 1 or min(self.raw_features, self.messages) < 0:
+        if min(self.hidden, self.layers, self.members) < 1:
+            raise ConfigError("hidden, layers and members must be at least 1.")
+        if min(self.raw_features, self.messages, self.landmarks) < 0:
+            raise ConfigError("raw_features, messages and landmarks must be at least 0.")
+        if self.landmarks and not self.messages:
             raise ConfigError(
-                "hidden, layers and members must be at least 1, raw_features and messages at least 0."
+                "Landmarks have nothing to tell without messages: set landmarks to 0 with them."
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}.")
@@ -130,17 +137,25 @@ class GraphQNetwork(nn.Module):
         described = descriptor_size(config.bins)
         answer = FEEDBACK_SIZE * config.use_feedback + INITIAL_MASK_SIZE * config.use_initial_mask
         size = described + config.raw_features + 2 * config.use_positions + answer
-        if config.messages:
-            self.telling = self._mlps(described + answer, config.messages)
-            size += 2 * config.bins.size * config.messages
+        heard = 2 * config.bins.size * config.messages
+        size += heard * (bool(config.messages) + bool(config.landmarks))
+        told = described + answer
+        self.telling, self.landmark_telling = self._tellers(told)
         self.trunk = self._mlps(size, 2)
         if config.suspicion:
-            if config.messages:
-                self.doubt_telling = self._mlps(described + answer, config.messages)
+            self.doubt_telling, self.doubt_landmark_telling = self._tellers(told)
             self.doubt = self._mlps(size, 2)
         if config.dueling:
             self.worth = self._mlps(2 * (described + answer) + 2, 1)
         self.reset(generator)
+
+    def _tellers(self, size: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """Build each member's MLPs that say what prompts tell and what landmarks tell; empty for none."""
+        config = self.config
+        return (
+            self._mlps(size, config.messages) if config.messages else nn.ModuleList(),
+            self._mlps(size, config.messages) if config.landmarks else nn.ModuleList(),
+        )
 
     def _mlps(self, size: int, out: int) -> nn.ModuleList:
         """Build an MLP for each member."""
@@ -192,27 +207,27 @@ class GraphQNetwork(nn.Module):
         everything = torch.arange(count, device=status.device).expand_as(status)
         defending = self.config.role == "defender"
         nodes = active.nodes if defending else everything
-        doubting = self.config.suspicion and not dice_only
         values: list[Tensor] = []
-        bonus: list[Tensor] = []
-        for part in chunks(len(status), nodes.shape[1] * active.nodes.shape[1], status.device):
+        for part in self._parts(nodes, active):
             here = active.at(part)
             # The very same tensor tells that the surroundings of the prompts are those of the candidates.
             view = self._look(state.at(part), here.nodes if defending else nodes[part], here)
             values.append(self._values(view))
-            if doubting:
-                bonus.append(self._bonus(self._doubts(view)))
         out = self._lay_out(values, active, count)
         if self.config.dueling:
             out = self._duel(state, out, active)
-        return out + self._lay_out(bonus, active, count) if doubting else out
+        return out + self._bonus(state) if self.config.suspicion and not dice_only else out
+
+    def _parts(self, nodes: Tensor, active: ActiveSet) -> Iterator[slice]:
+        """Cut B states whose ``nodes`` (B, M) are looked around into parts that suit the device."""
+        prompts, landmarks = active.nodes.shape[1], self.config.landmarks**2
+        pairs = nodes.shape[1] * (prompts + landmarks) + landmarks * prompts
+        return chunks(len(nodes), pairs, nodes.device)
 
     def _lay_out(self, parts: list[Tensor], active: ActiveSet, count: int) -> Tensor:
         """Put values (E, B, M, 2), given in parts of the batch, in the places of their actions."""
         shape = (self.config.members, len(active.nodes), 2 * count + 1)
         out = torch.zeros(shape, device=active.nodes.device)
-        if not parts:
-            return out
         values = torch.cat(parts, dim=1)
         if self.config.role == "attacker":
             out[..., : 2 * count] = values.transpose(2, 3).flatten(2)
@@ -231,8 +246,7 @@ class GraphQNetwork(nn.Module):
             [
                 self._worth(state.at(part), active.at(part))
                 for part in chunks(len(status), active.nodes.shape[1] ** 2, status.device)
-            ]
-            or [mean],
+            ],
             dim=1,
         )
         active_ones = torch.cat([status == POSITIVE, status == NEGATIVE], dim=1)
@@ -271,7 +285,8 @@ class GraphQNetwork(nn.Module):
             state: B states.
 
         Returns:
-            logits: (E, B, n) float32, each member's, of the chance that a prompt came from the attack.
+            logits: (E, B, n) float32, each member's, of the chance that a prompt came from the attack; of
+                those that were removed too, where ``seen`` knows them.
             active: The prompts they belong to.
 
         Raises:
@@ -279,13 +294,24 @@ class GraphQNetwork(nn.Module):
         """
         if not self.config.suspicion:
             raise ConfigError("This Q-network was built without suspicion.")
+        state = state.evidence
         active = active_set(state.status)
-        logits = self._doubts(self._look(state, active.nodes, active))
+        judged = []
+        for part in self._parts(active.nodes, active):
+            here = active.at(part)
+            judged.append(self._doubts(self._look(state.at(part), here.nodes, here)))
+        logits = torch.cat(judged, dim=1)
         return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
 
-    def _bonus(self, logits: Tensor) -> Tensor:
-        """Return what suspicion adds to the values, shaped as ``logits``; 2 sigmoid(x) - 1 = tanh(x / 2)."""
-        return self.config.suspicion * torch.tanh(logits / 2)
+    def _bonus(self, state: GraphState) -> Tensor:
+        """Return what suspicion adds to the values (E, B, 2N + 1); 2 sigmoid(x) - 1 = tanh(x / 2)."""
+        logits, known = self.suspicions(state)
+        count = state.status.shape[1]
+        bonus = self.config.suspicion * torch.tanh(logits / 2)
+        there = known.present & (state.status.gather(1, known.nodes) != INACTIVE)
+        out = bonus.new_zeros((len(bonus), len(known.nodes), 2 * count + 1))
+        columns = known.nodes + count * (~known.positive)
+        return out.scatter_add(2, columns.expand_as(bonus), bonus * there)
 
     def q_of(
         self, state: GraphState, actions: Tensor, *, dice_only: bool = False, each: bool = False
@@ -305,38 +331,44 @@ class GraphQNetwork(nn.Module):
         wide = actions if actions.dim() == 2 else actions[:, None]
         first, slot, grouped = share_states(state, wide)
         shared = state.at(first)
-        if self.config.dueling:
+        if self.config.dueling or (self.config.suspicion and not dice_only):
             picked = self.each(shared, dice_only=dice_only)
             picked = picked.gather(2, grouped.expand(len(picked), *grouped.shape))
         else:
-            view = self._look(shared, grouped % count, active_set(shared.status))
-            values = self._values(view)
-            if self.config.suspicion and not dice_only:
-                values = values + self._bonus(self._doubts(view))
+            values = self._values(self._look(shared, grouped % count, active_set(shared.status)))
             signs = (grouped // count).clamp(max=1)[..., None]
             picked = values.gather(3, signs.expand(len(values), *signs.shape))[..., 0]
         picked = torch.where(wide == 2 * count, 0.0, picked.flatten(1)[:, slot])
         return picked.view(-1, *actions.shape) if each else picked.mean(0).view(actions.shape)
 
-    def _look(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> _View:
+    def _look(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> View:
         """Look around chosen nodes (B, M) and around the prompts, without any weights."""
         where = (state.features, state.positions, state.rows)
         around = survey(*where, nodes, active, self.config.bins)
         described, rest = describe(around, state.status, nodes, active), self._rest(state, nodes, active)
-        told = None
+        prompts = landmarks = None
         if self.config.messages:
             own = around if nodes is active.nodes else survey(*where, active.nodes, active, self.config.bins)
-            seen = describe(own, state.status, active.nodes, active)
-            told = torch.cat([seen, *self._answers(state, active.nodes, active)], dim=-1)
-        return _View(active, around, described, rest, told)
+            prompts = Tellers(around, self._told_by(state, active.nodes, active, own), active)
+        if self.config.landmarks:
+            spread = landmark_set(state.positions, self.config.landmarks, len(state.rows))
+            near = survey(*where, spread.nodes, active, self.config.bins)
+            beside = survey(*where, nodes, spread, self.config.bins)
+            landmarks = Tellers(beside, self._told_by(state, spread.nodes, active, near), spread)
+        return View(active, described, rest, prompts, landmarks)
 
-    def _values(self, view: _View) -> Tensor:
+    def _told_by(self, state: GraphState, nodes: Tensor, active: ActiveSet, around: Surroundings) -> Tensor:
+        """Return what nodes see before they tell, (B, M, ...)."""
+        seen = describe(around, state.status, nodes, active)
+        return torch.cat([seen, *self._answers(state, nodes, active)], dim=-1)
+
+    def _values(self, view: View) -> Tensor:
         """Return each member's (positive, negative) values of Dice, (E, B, M, 2)."""
-        return _judge(view, self.telling if self.config.messages else None, self.trunk)
+        return judge(view, self.telling, self.landmark_telling, self.trunk)
 
-    def _doubts(self, view: _View) -> Tensor:
+    def _doubts(self, view: View) -> Tensor:
         """Return each member's (positive, negative) suspicion logits, (E, B, M, 2)."""
-        return _judge(view, self.doubt_telling if self.config.messages else None, self.doubt)
+        return judge(view, self.doubt_telling, self.doubt_landmark_telling, self.doubt)
 
     def _rest(self, state: GraphState, nodes: Tensor, active: ActiveSet) -> list[Tensor]:
         """Return what chosen nodes know but for the prompts around them, (B, M, ...) each."""
@@ -357,38 +389,3 @@ class GraphQNetwork(nn.Module):
                 raise ConfigError("This Q-network was built with the initial mask: give it initial_mask.")
             parts.append(see_share(state.initial_mask.to(torch.float32), nodes, active))
         return parts
-
-
-class _View(NamedTuple):
-    """What is seen around M chosen nodes of B states.
-
-    Attributes:
-        active: The prompts.
-        around: The surroundings of the nodes.
-        described: (B, M, D) float32, the signs around the nodes.
-        rest: What the nodes know beside that, (B, M, ...) each.
-        told: (B, n, ...) float32, what the prompts see; None where they tell nothing.
-    """
-
-    active: ActiveSet
-    around: Surroundings
-    described: Tensor
-    rest: list[Tensor]
-    told: Tensor | None
-
-
-def _judge(view: _View, telling: nn.ModuleList | None, trunk: nn.ModuleList) -> Tensor:
-    """Let each of E members hear what its prompts tell and judge the nodes: (E, B, M, out)."""
-    heard: list[list[Tensor]] = [[] for _ in trunk]
-    if telling is not None:
-        heard = [_hear(view.around, tell(view.told), view.active) for tell in telling]
-    inputs = (torch.cat([view.described, *mine, *view.rest], dim=-1) for mine in heard)
-    return torch.stack([judge(given) for judge, given in zip(trunk, inputs, strict=True)])
-
-
-def _hear(around: Surroundings, told: Tensor, active: ActiveSet) -> list[Tensor]:
-    """Return what prompts tell (B, n, r), by cell: its mean there and its share of all, (B, M, C r) each."""
-    total = around.collect(told)
-    present = around.cells.sum(-1, keepdim=True)
-    everyone = active.present.sum(1)[:, None, None, None]
-    return [(total / (1 + present)).flatten(2), (_RARE * total / (1 + everyone)).flatten(2)]

@@ -52,7 +52,8 @@ class GameVecEnv(VecEnv):
 
     Observation (Dict): ``scene`` (1,) int64 row of the bank, ``status`` (N,) int8, ``steps_left`` (1,)
     float32 share of the step budget, ``action_mask`` (2N + 1,) int8; with ``feedback=True`` also ``feedback``
-    (N,) and ``predicted_iou`` (1,) float32, with ``initial_mask=True`` ``initial_mask`` (N,) int8. ``info``:
+    (N,) and ``predicted_iou`` (1,) float32, with ``initial_mask=True`` ``initial_mask`` (N,) int8, with
+    ``seen=True`` ``seen`` (N,) int8. ``info``:
     ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (return ``r``, length ``l``) where a
     game ends; ``held`` where it waits.
 
@@ -63,6 +64,7 @@ class GameVecEnv(VecEnv):
             of starting anew at once. So rounds of one length stay together.
         feedback: Observations hold the segmenter's own answer.
         initial_mask: Observations hold which nodes the mask covered when the game began.
+        seen: Observations hold the last sign of every node that was a prompt since the game began.
         on_device: Observations are tensors on the games' device instead of arrays. A learner there, such as
             ``MaskedDQN``, then brings to the host what its memory keeps, and nothing else.
         dice_weight: Weight of the change of Dice in the reward.
@@ -77,6 +79,7 @@ class GameVecEnv(VecEnv):
         hold: bool = False,
         feedback: bool = False,
         initial_mask: bool = False,
+        seen: bool = False,
         on_device: bool = False,
         dice_weight: float = 1.0,
         potential: Potential | None = None,
@@ -84,7 +87,7 @@ class GameVecEnv(VecEnv):
         self.games, self.starts = games, starts
         self.hold, self.feedback = hold, feedback
         self.dice_weight, self.potential = dice_weight, potential
-        self.initial_mask, self.on_device = initial_mask, on_device
+        self.initial_mask, self.seen, self.on_device = initial_mask, seen, on_device
         self.reference = torch.zeros_like(games.status)
         nodes, scenes = games.nodes, len(games.simulator.bank)
         keys: dict[str, spaces.Space] = {
@@ -98,6 +101,8 @@ class GameVecEnv(VecEnv):
             keys["predicted_iou"] = spaces.Box(0, 1, (1,), np.float32)
         if initial_mask:
             keys["initial_mask"] = spaces.Box(0, 1, (nodes,), np.int8)
+        if seen:
+            keys["seen"] = spaces.Box(0, 2, (nodes,), np.int8)
         self.render_mode = None
         super().__init__(games.size, spaces.Dict(keys), spaces.Discrete(2 * nodes + 1))
         self.held = np.zeros(games.size, bool)
@@ -245,6 +250,8 @@ class GameVecEnv(VecEnv):
             observation["predicted_iou"] = games.predicted_iou[chosen].clamp(0, 1)[:, None]
         if self.initial_mask:
             observation["initial_mask"] = games.initial_mask[chosen].to(torch.int8)
+        if self.seen:
+            observation["seen"] = games.seen[chosen]
         if self.on_device:
             return observation
         return {name: values.cpu().numpy() for name, values in observation.items()}

@@ -32,6 +32,7 @@ _LEAST = {
     "layers": 1,
     "members": 1,
     "messages": 0,
+    "landmarks": 0,
     "weight_decay": 0,
     "opponent_pool": 0,
     "shaping": 0,

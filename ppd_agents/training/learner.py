@@ -145,6 +145,7 @@ def build_learner(
         hold=True,
         feedback=network.use_feedback,
         initial_mask=network.use_initial_mask,
+        seen=bool(network.suspicion),
         on_device=True,
         **_reward(network, config, bank),
     )

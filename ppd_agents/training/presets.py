@@ -53,7 +53,8 @@ class TrainConfig:
         hidden: Width of the Q-network.
         layers: Hidden layers of the Q-network.
         members: Q-networks of each role that learn side by side and judge together (``QNetworkConfig``).
-        messages: Numbers each prompt tells its neighbours in the Q-network; 0: none.
+        messages: Numbers each prompt, and each landmark, tells in the Q-network; 0: none.
+        landmarks: Nodes per side of the image that tell as prompts do, active or not (``QNetworkConfig``).
         dropout: Of the Q-network's hidden units.
         weight_decay: Of the optimiser (AdamW).
         raw_features: The Q-networks see the patch features themselves too, not distances alone; agents are
@@ -127,6 +128,7 @@ class TrainConfig:
     layers: int = 2
     members: int = 3
     messages: int = 8
+    landmarks: int = 8
     dropout: float = 0.2
     weight_decay: float = 0.05
     raw_features: bool = False
@@ -136,7 +138,7 @@ class TrainConfig:
     opponent_pool: int = 0
     clean_share: float = 0.4
     noise_share: float = 0.0
-    matching_share: float = 0.0
+    matching_share: float = 0.25
     partial_share: float = 0.25
     reward: str = "dice"
     shaping: float = 0.1
@@ -146,7 +148,7 @@ class TrainConfig:
     final_updates: int = 2000
     attack_pool: int = 64
     least_gain: float = 0.3
-    further_gain: float = -0.85
+    further_gain: float = 0.0
     seed: int = 0
     checkpoint_every: int = 4
     keep: int = 2
@@ -191,6 +193,7 @@ class TrainConfig:
             layers=self.layers,
             members=self.members,
             messages=self.messages,
+            landmarks=self.landmarks,
             dropout=self.dropout,
             dueling=self.dueling,
             raw_features=dim if self.raw_features else 0,
@@ -231,12 +234,14 @@ _ARXIV = TrainConfig(
     random_attack_share=0.0,
     clean_share=0.0,
     partial_share=0.0,
+    matching_share=0.0,
     shaping=0.0,
     target_update=100,
     tau=1.0,
     hidden=160,
     members=1,
     messages=0,
+    landmarks=0,
     initial_mask=False,
     rehearsals=0,
     final_rehearsals=0,

@@ -27,7 +27,7 @@ def test_the_defender_alone_learns_on_after_the_last_round(tmp_path, monkeypatch
         )
         if not old.equal(new)
     }
-    assert changed == {"doubt", "doubt_telling"}
+    assert changed == {"doubt", "doubt_telling", "doubt_landmark_telling"}
     assert len(after.history) == len(before.history) == after.defender.notes["rounds"] == 1
     monkeypatch.setattr(Alternation, "_learn", None)  # calling it fails
     again = train_adversarial(tiny(rounds=1, rehearsals=4, final_rehearsals=0), tmp_path / "6", resume=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ppd_agents.dqn.descriptors import Bins, active_set, describe, survey
+from ppd_agents.dqn.hearing import landmark_set
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_env.errors import ConfigError
 
@@ -257,3 +258,63 @@ def test_the_initial_mask_is_seen_by_its_node_and_by_the_prompts(random_state):
     before, after = (network(replace(state, initial_mask=mask)) for mask in (dark, lit))
     assert not torch.equal(before[0], after[0])
     assert torch.equal(before[1], after[1])
+
+
+@pytest.fixture
+def suspicious():
+    config = QNetworkConfig(role="defender", hidden=16, suspicion=0.5, landmarks=2)
+    return GraphQNetwork(config, torch.Generator().manual_seed(3)).eval()
+
+
+def test_a_removed_prompt_still_testifies(suspicious, random_state):
+    began = random_state(batch=2)
+    nodes = began.status.shape[1]
+    status = began.status.clone()
+    gone = int((status[0] != 0).nonzero()[-1])
+    status[0, gone] = 0
+    state = replace(began, status=status)
+    bonus = {
+        name: suspicious(seen) - suspicious(seen, dice_only=True)
+        for name, seen in (
+            ("before", began),
+            ("remembered", replace(state, seen=began.status)),
+            ("forgotten", state),
+        )
+    }
+    rest = torch.ones(2 * nodes + 1, dtype=torch.bool)
+    rest[[gone, gone + nodes]] = False
+    torch.testing.assert_close(bonus["remembered"][:, rest], bonus["before"][:, rest])
+    assert not torch.allclose(bonus["forgotten"][0, rest], bonus["before"][0, rest])
+    assert (bonus["remembered"][0, ~rest] == 0).all()
+
+
+def test_present_prompts_count_with_their_present_sign(random_state):
+    state = random_state(batch=2)
+    seen = torch.where(state.status == 1, 2, 1).to(torch.int8)
+    evidence = replace(state, seen=seen).evidence.status
+    assert evidence[state.status != 0].equal(state.status[state.status != 0])
+    assert evidence[state.status == 0].equal(seen[state.status == 0])
+    assert state.evidence is state
+
+
+def test_landmarks_are_spread_and_may_be_no_prompts(random_state):
+    state = random_state(batch=3, grid=8)
+    found = landmark_set(state.positions, 4, 3)
+    assert found.nodes.shape == (3, 16)
+    assert len(found.nodes[0].unique()) == 16
+    places = state.positions[found.nodes[0]]
+    assert (torch.cdist(places, places) + torch.eye(16)).min() >= 0.25 - 1e-6
+    net = GraphQNetwork(QNetworkConfig(hidden=16, landmarks=4), torch.Generator().manual_seed(1)).eval()
+    node = next(n for n in found.nodes[0].tolist() if state.status[0, n] == 0)
+    features = state.features.clone()
+    features[state.rows[0], node] += 3.0
+    before, after = net(state), net(replace(state, features=features))
+    others = [n for n in range(64) if n != node]
+    assert not torch.equal(before[0, others], after[0, others])
+
+
+def test_landmarks_need_something_to_tell():
+    with pytest.raises(ConfigError, match="landmarks"):
+        QNetworkConfig(messages=0, landmarks=8)
+    with pytest.raises(ConfigError, match="at least 0"):
+        QNetworkConfig(landmarks=-1)

@@ -192,7 +192,8 @@ def test_no_scene_is_drawn_again_before_all_were_drawn():
 
 
 def test_the_exploratory_attack_is_thrown_away(tmp_path):
-    training = Alternation(tiny(rounds=1, clean_share=1.0, random_attack_share=0.0), tmp_path)
+    shares = {"clean_share": 1.0, "random_attack_share": 0.0, "matching_share": 0.0}
+    training = Alternation(tiny(rounds=1, **shares), tmp_path)
     training.run()
     began = {role: learner.starts.draw(4) for role, learner in training.learners.items()}
     assert torch.equal(began["defender"].rows, began["attacker"].rows)
@@ -271,7 +272,7 @@ def test_presets_have_the_published_numbers():
         ours = ("branches", "shaping", "rehearsals", "final_updates", "final_rehearsals", "opponent_pool")
         ours += ("random_attack_share", "clean_share", "partial_share", "noise_share", "matching_share")
         ours += ("messages", "dropout", "weight_decay", "least_gain", "further_gain", "initial_mask")
-        ours += ("double", "dueling")
+        ours += ("double", "dueling", "landmarks")
         assert not any(getattr(published, name) for name in ours)
         assert (published.members, published.tau, published.gradient_steps, published.n_step) == (
             1,

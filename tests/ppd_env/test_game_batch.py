@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ppd_env.errors import PPDError
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.game_batch import INVALID_PENALTY, GameBatch
 from ppd_env.simulator import Simulator, covered
 
@@ -147,6 +148,24 @@ def test_the_mask_a_game_began_with_is_remembered(make_games):
     assert games.initial_mask.equal(kept)
     games.load_state_dict({**games.state_dict(), "initial_mask": ~kept})
     assert games.initial_mask.equal(~kept)
+
+
+def test_every_prompt_a_game_has_had_is_remembered(make_games):
+    games = make_games(2, attacking=False)
+    began = games.status.clone()
+    assert games.seen.equal(began)
+    first = games.legal()[:, :-1].to(torch.int8).argmax(dim=1)
+    games.step(first)
+    assert not games.status.equal(began)
+    assert games.seen.equal(began)
+    games.skip(games.legal()[:, :-1].to(torch.int8).argmax(dim=1), games.everyone())
+    assert games.seen.equal(began)
+    flipped = torch.where(began == POSITIVE, NEGATIVE, INACTIVE).to(torch.int8)
+    games.place(games.everyone(), flipped)
+    assert games.seen.equal(torch.where(flipped != INACTIVE, flipped, began))
+    again = (games.rows.clone(), began, games.steps_total.clone(), games.attacking.clone())
+    games.begin(games.everyone(), *again)
+    assert games.seen.equal(began)
 
 
 def test_a_small_object_covers_its_best_patch():
