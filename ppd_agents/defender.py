@@ -114,8 +114,8 @@ class Defender:
             name_or_path: A name the package ships (``"mini"``), the folder of a defender, or of a training.
             device: A torch device.
             least_gain: What its first removal must be valued at; the agent's own where None.
-            further_gain: The same of those that follow. The shipped agent's, -0.85, is made for attacks of 6
-                to 20 prompts; where one or two prompts may be wrong, 0 keeps more of the right ones.
+            further_gain: The same of those that follow; the shipped agent's is 0. Below it more wrong prompts
+                go, and more right ones with them.
 
         Returns:
             The defender.

@@ -51,8 +51,8 @@ class Agent:
         least_gain: What an action must be worth in Dice, at least, to be preferred to STOP. The best of many
             uncertain values is too high more often than not, and clean prompts would pay for it.
         further_gain: The same after its first action of an episode; usually less. A prompt found wrong tells
-            of an attack, which makes others likelier to be wrong, and a state does not show what was removed
-            from it; two thresholds remember it, as those of edge tracking do (Canny, 1986).
+            of an attack, which makes others likelier to be wrong; edge tracking has two thresholds for a
+            like reason (Canny, 1986).
         notes: Free facts about the training, plain JSON.
     """
 

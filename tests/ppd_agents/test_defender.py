@@ -6,7 +6,7 @@ import torch
 
 from ppd_agents import shipped
 from ppd_agents.defender import Defender, load_opponent
-from ppd_agents.dqn.agent import Agent, GreedyAgent, save_agent
+from ppd_agents.dqn.agent import Agent, GreedyAgent, load_agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.prompt_sets import check_prompts
 from ppd_env.errors import PPDError
@@ -110,6 +110,24 @@ def test_the_second_pass_shows_the_negative_ones_and_leaves_the_positive_ones_al
     first, second = fickle.network.seen
     assert [first[node].item() for node in (7, 0, 43)] == [1, 1, 1]
     assert [second[node].item() for node in (7, 0, 43)] == [2, 1, 1]
+
+
+class Remembering(Colour):
+    """Keeps the prompts it sees and those it has seen."""
+
+    def forward(self, state):
+        pair = state.status[0].clone(), state.evidence.status[0].clone()
+        self.looks = [*getattr(self, "looks", []), pair]
+        return super().forward(state)
+
+
+def test_removed_prompts_go_on_testifying(image):
+    remembering = agent(Remembering)
+    found = Defender(remembering).refine(image, [(5, 5), (40, 3), (50, 20), (1, 30)], [1, 1, 0, 0])
+    assert {v.index for v in found.removed} == {0, 2}
+    present, known = zip(*remembering.network.looks, strict=True)
+    assert [int((look != 0).sum()) for look in present] == [4, 3, 2]
+    assert all(look.equal(present[0]) for look in known)
 
 
 def test_one_of_each_sign_alone_in_a_patch_both_stay(image):
@@ -227,6 +245,20 @@ def test_thresholds_can_be_chosen(tmp_path, image):
     assert not unwilling.refine(image, [(5, 5), (40, 20)], [1, 0]).removed
     chosen = Defender.load(tmp_path / "defender", further_gain=-0.5).agent
     assert (chosen.least_gain, chosen.further_gain) == (agent().least_gain, -0.5)
+
+
+def test_half_the_precision_is_half_the_size_and_nearly_the_same_agent(tmp_path, random_state):
+    sizes, values = [], []
+    state = random_state(grid=8)
+    for half in (False, True):
+        place = save_agent(agent(), tmp_path / str(half), half=half)
+        sizes.append((place / "agent.safetensors").stat().st_size)
+        stored = load_agent(place)
+        assert all(weight.dtype == torch.float32 for weight in stored.network.state_dict().values())
+        values.append(stored.values(state))
+    assert sizes[1] < 0.6 * sizes[0]
+    torch.testing.assert_close(*values, atol=2e-3, rtol=2e-2)
+    assert not values[0].equal(values[1])
 
 
 def test_points_may_lie_on_the_last_pixels(defender, image):

@@ -33,37 +33,35 @@ def test_they_belong_to_the_features_and_the_preset_of_this_version(role):
     agent = open_agent("mini", role)
     assert agent.role == role
     assert agent.features_signature == load_features(agent.features).signature
-    bystanders = {"progress": True, "checkpoint_every": preset("mini").checkpoint_every}
+    bystanders = dict.fromkeys(("progress", "checkpoint_every", "tensorboard", "device"))
     assert agent.notes["config"] | bystanders == preset("mini").to_json() | bystanders
     assert agent.notes["config"]["seed"] == 0
 
 
-def test_the_defender_repairs_what_random_attacks_break_and_leaves_clean_prompts_alone(tmp_path, monkeypatch):
+def test_the_defender_repairs_what_attacks_break_and_leaves_clean_prompts_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PPD_CACHE", str(tmp_path))
     bank = open_bank("shapes://val?count=32&seed=5", "mini", "mini", 16)
     simulator, rng = Simulator(bank, load_segmenter("mini")), np.random.default_rng(0)
     rows = torch.arange(len(bank))
     ideal = draw_ideal(bank, rows, "jittered", rng)
-    attacked = AttackRunner(simulator).run(rows, ideal, 6, None, rng)
     policy = GreedyAgent(open_agent("mini", "defender"))
 
     def dice(status):
         return simulator.segment(rows, status).dice.mean().item()
 
-    def defended(status):
-        played = play(
-            simulator,
-            rows,
-            status,
-            policy,
-            attacking=False,
-            budgets=(6,),
-            rngs=generators(0, bank.indices, 0),
-        )
-        return dice(played[6])
+    def defended(status, budget):
+        rngs = generators(0, bank.indices, 0)
+        played = play(simulator, rows, status, policy, attacking=False, budgets=(budget,), rngs=rngs)
+        return dice(played[budget])
 
-    assert defended(attacked) > dice(attacked) + 0.3 * (dice(ideal) - dice(attacked))
-    assert defended(ideal) > dice(ideal) - 0.03
+    for attacker, budget, least in (
+        (open_agent("mini", "attacker"), 6, 0.7),
+        (None, 6, 0.0),
+        (None, 20, 0.1),
+    ):
+        attacked = AttackRunner(simulator).run(rows, ideal, budget, attacker, rng)
+        assert defended(attacked, budget) > dice(attacked) + least * (dice(ideal) - dice(attacked))
+    assert defended(ideal, 6) > dice(ideal) - 0.03
 
 
 def square(side=64):

@@ -239,7 +239,7 @@ def test_no_tensor_is_as_large_as_all_pairs_of_nodes(role, dueling, landmarks):
         net(state)
         net.q_of(state, torch.zeros(1, dtype=torch.int64))
     # Every candidate of the attacker looks at every prompt and landmark, once for each cell of its histogram;
-    # of what the defender sees only the given state, and what landmarks are chosen from, is as long as the grid.
+    # of what the defender sees only the given state, and where landmarks are chosen, is as long as the grid.
     told = max(count, landmarks**2)
     bound = nodes * told * config.bins.size if role == "attacker" else nodes * max(16, landmarks**2)
     assert largest.elements <= bound < nodes * nodes
