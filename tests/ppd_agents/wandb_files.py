@@ -2,15 +2,29 @@
 
 import json
 import struct
+import time
 
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7
 FIRST, LAST, FULL = 2, 4, 1
+PATIENCE = 60.0
+"""Seconds: W&B's own process may still be writing when the run has finished."""
 
 
 def records(path):
-    data = path.read_bytes()
+    """Return the records of a run that has finished, once its last one is written."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        found = list(written(path.read_bytes()))
+        if any(record.HasField("exit") for record in found):
+            return found
+        if time.monotonic() > until:
+            raise AssertionError(f"{path} ends without the end of the run after {len(found)} records.")
+        time.sleep(0.1)
+
+
+def written(data):
     place, parts = HEADER, []  # a header of seven bytes begins the file
     while place + HEADER <= len(data):
         left = BLOCK - place % BLOCK
