@@ -7,7 +7,7 @@ import time
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7
-FIRST, LAST, FULL = 2, 4, 1
+LAST, FULL = 4, 1
 PATIENCE = 60.0
 """Seconds: W&B's own process may still be writing when the run has finished."""
 
