@@ -176,7 +176,9 @@ def test_downloads_fit_ppd_refine(page, tmp_path):
     assert labels.tolist() == [1, 0]
     mask = np.asarray(Image.open(saved["mask.png"]))
     wanted = studio().segment(examples()[0].picture(), points, labels).mask
-    assert ((mask == 255) == wanted).all()
+    assert ((mask == 255) != wanted).mean() < 1e-3  # sums of another thread may differ in their last bit
+    alone = studio().segment(examples()[0].picture(), points[:1], labels[:1]).mask
+    assert ((mask == 255) != alone).mean() > 1e-2
     assert Image.open(saved["overlay.png"]).size[0] == 512
 
 
