@@ -3,39 +3,21 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
+from colour_agent import Colour, agent, half_bright
 
 from ppd_agents import shipped
 from ppd_agents.defender import Defender, load_opponent
 from ppd_agents.dqn.agent import Agent, GreedyAgent, load_agent, save_agent
-from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.dqn.q_network import GraphQNetwork
 from ppd_agents.prompt_sets import check_prompts
 from ppd_env.errors import PPDError
-from ppd_env.features.registry import load_features
 from ppd_env.game_batch import GameBatch
 from ppd_env.opponents import load_opponent as open_uri
 
 
-class Colour(GraphQNetwork):
-    """Thinks that positive prompts belong on bright patches and negative ones on dark ones."""
-
-    def forward(self, state):
-        bright = state.features[state.rows].mean(-1) - 1.5
-        values = torch.cat([-bright, bright, torch.zeros(len(state.rows), 1)], 1)
-        active = torch.cat([state.status == 1, state.status == 2, torch.ones(len(values), 1) > 0], 1)
-        return torch.where(active, values, 0.0)
-
-
-def agent(kind=GraphQNetwork, role="defender", grid=8, **options):
-    network = kind(QNetworkConfig(role=role, hidden=8, **options), torch.Generator().manual_seed(0))
-    return Agent(network.eval(), "fake", load_features("fake").signature, grid, 1.0)
-
-
 @pytest.fixture
 def image():
-    """Dark on the left, bright on the right; 64 pixels wide, 32 high: patches of 8 x 4."""
-    made = np.zeros((32, 64, 3), np.uint8)
-    made[:, 32:] = 255
-    return made
+    return half_bright()
 
 
 @pytest.fixture
@@ -82,71 +64,6 @@ def test_points_of_one_patch_and_sign_go_together(defender, image):
     assert found.kept.tolist() == [0]
     assert {v.step for v in found.removed} == {1}
     assert len({v.value for v in found.removed}) == 1
-
-
-def test_both_signs_in_one_patch_are_judged_one_after_the_other(defender, image):
-    bright = defender.refine(image, [(40, 3), (57, 1), (58, 2), (2, 2)], [1, 1, 0, 0])
-    assert bright.kept.tolist() == [0, 1, 3]
-    dark = defender.refine(image, [(40, 3), (1, 1), (2, 2)], [1, 1, 0])
-    assert dark.kept.tolist() == [0, 2]
-
-
-class Fickle(GraphQNetwork):
-    """Would remove every positive prompt once it sees a negative one; keeps what it saw."""
-
-    def forward(self, state):
-        self.seen = [*getattr(self, "seen", []), state.status[0].clone()]
-        count = state.status.shape[1]
-        values = torch.full((len(state.status), 2 * count + 1), -1.0)
-        values[:, :count] += 2.0 * (state.status == 2).any(1, keepdim=True)
-        return values
-
-
-def test_the_second_pass_shows_the_negative_ones_and_leaves_the_positive_ones_alone(image):
-    fickle = agent(Fickle)
-    found = Defender(fickle).refine(image, [(57, 1), (58, 2), (1, 1), (30, 20)], [1, 0, 1, 1])
-    assert found.kept.tolist() == [0, 1, 2, 3]
-    assert [v.value for v in found.verdicts] == [-1, -1, -1, -1]
-    first, second = fickle.network.seen
-    assert [first[node].item() for node in (7, 0, 43)] == [1, 1, 1]
-    assert [second[node].item() for node in (7, 0, 43)] == [2, 1, 1]
-
-
-class Remembering(Colour):
-    """Keeps the prompts it sees and those it has seen."""
-
-    def forward(self, state):
-        pair = state.status[0].clone(), state.evidence.status[0].clone()
-        self.looks = [*getattr(self, "looks", []), pair]
-        return super().forward(state)
-
-
-def test_removed_prompts_go_on_testifying(image):
-    remembering = agent(Remembering)
-    found = Defender(remembering).refine(image, [(5, 5), (40, 3), (50, 20), (1, 30)], [1, 1, 0, 0])
-    assert {v.index for v in found.removed} == {0, 2}
-    present, known = zip(*remembering.network.looks, strict=True)
-    assert [int((look != 0).sum()) for look in present] == [4, 3, 2]
-    assert all(look.equal(present[0]) for look in known)
-
-
-def test_one_of_each_sign_alone_in_a_patch_both_stay(image):
-    eager = Defender(replace(agent(), least_gain=-9.0, further_gain=-9.0))
-    assert eager.refine(image, [(57, 1), (58, 2)], [1, 0]).kept.tolist() == [0, 1]
-    assert eager.refine(image, [(57, 1), (58, 2), (1, 1)], [1, 0, 0]).labels.tolist() == [1, 0]
-
-
-class Hairsplitter(GraphQNetwork):
-    """Values every prompt alike, but for the last digits."""
-
-    def forward(self, state):
-        count = 2 * state.status.shape[1] + 1
-        return (1 + 1e-7 * torch.arange(count)).expand(len(state.status), count)
-
-
-def test_of_equal_values_the_first_candidate_goes(image):
-    found = Defender(agent(Hairsplitter)).refine(image, [(60, 30), (5, 5), (50, 3), (2, 2)], [1, 1, 1, 0])
-    assert [v.index for v in found.removed] == [2, 1, 3]
 
 
 def drawn_prompts(rng, count=4):
@@ -204,39 +121,6 @@ def test_the_last_positive_prompt_says_why_it_stays(defender, image):
     alone = defender.refine(image, [(5, 5)], [1]).verdicts[0]
     assert alone.value > 0
     assert "the last positive prompt is never removed" in alone.reason
-
-
-def test_whatever_it_is_given_it_keeps_a_positive_prompt(image):
-    rng = np.random.default_rng(0)
-    eager = Defender(replace(agent(), least_gain=-9.0, further_gain=-9.0))
-    removed = 0
-    for number in range(60):
-        defender = eager if number % 2 else Defender(agent())
-        count = int(rng.integers(1, 12))
-        points = rng.random((count, 2)) * [64, 32]
-        labels = rng.integers(0, 2, count)
-        found = defender.refine(image, points, labels)
-        assert len(found.kept) >= 1
-        assert found.labels.any() == labels.any()
-        assert np.array_equal(found.points, points[found.kept])
-        assert len(found.verdicts) == count
-        removed += sum(labels[verdict.index] for verdict in found.removed)
-    assert removed > 30
-
-
-def test_a_prompt_that_was_not_worth_removing_is_not_called_the_last_one(image):
-    """Positive prompts are fixed in the second pass, whose threshold is another one."""
-    rng = np.random.default_rng(0)
-    several = 0
-    for number in range(40):
-        defender = Defender(replace(agent(), least_gain=0.002 * number, further_gain=-9.0))
-        points = np.concatenate([rng.random((6, 2)) * [64, 32], [[10.0, 10.0], [11.0, 10.0]]])
-        found = defender.refine(image, points, [1, 1, 1, 0, 0, 0, 1, 0])
-        if found.labels.sum() > 1 and found.removed:
-            several += 1
-            reasons = [verdict.reason for verdict in found.verdicts if verdict.kept and verdict.label]
-            assert not any("the last positive prompt" in reason for reason in reasons)
-    assert several
 
 
 def test_thresholds_can_be_chosen(tmp_path, image):
@@ -387,49 +271,6 @@ def test_refining_plays_as_the_agent_does_in_the_games(small_simulator):
     assert idle.tolist() == [2 * 64]
 
 
-def test_a_gain_too_small_is_left_alone(image):
-    prompts = [(40, 3), (5, 5), (50, 20)], [1, 1, 0]
-    values = [v.value for v in Defender(agent(Colour)).refine(image, *prompts).removed]
-    gain = max(values) + 0.01
-    careful = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
-    assert len(careful.kept) == 3
-    assert careful.stopped.startswith("no removal is valued at ")
-    gain = min(values) - 0.01
-    bold = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
-    assert len(bold.kept) == 1
-
-
-class Falling(GraphQNetwork):
-    """Values positive prompts by their place: 0.9 for that of the first node, 0.1 less from row to row."""
-
-    def forward(self, state):
-        nodes = state.status.shape[1]
-        grid = int(nodes**0.5)
-        values = 0.9 - 0.1 * torch.div(torch.arange(nodes), grid, rounding_mode="floor")
-        values = torch.cat([values, torch.full((nodes + 1,), -5.0)])
-        return values.expand(len(state.status), -1)
-
-
-@pytest.mark.parametrize(
-    ("least", "further", "removed"), [(0.85, 0.65, [0, 1, 2]), (0.85, 0.85, [0]), (0.95, -1.0, [])]
-)
-def test_the_first_removal_must_be_worth_more_than_those_that_follow(
-    image, small_simulator, least, further, removed
-):
-    fickle = replace(agent(Falling), least_gain=least, further_gain=further)
-    points = [(4, 4 * row + 2) for row in range(5)]  # 0.9, 0.8, 0.7, 0.6, 0.5
-    found = Defender(fickle).refine(image, points, [1] * 5)
-    assert [verdict.index for verdict in found.removed] == removed
-    games = GameBatch(small_simulator, 1)
-    status = torch.zeros((1, 64), dtype=torch.int8)
-    status[0, 0:40:8] = 1
-    games.begin(games.everyone(), torch.tensor([0]), status, torch.tensor([9]), torch.tensor([False]))
-    for node in [8 * row for row in removed] + [128]:
-        action = GreedyAgent(fickle).act(games, games.everyone(), [])
-        assert action.tolist() == [node]
-        games.step(action)
-
-
 def test_saved_agents_are_opponents_by_uri(tmp_path):
     for role in ("attacker", "defender"):
         save_agent(agent(role=role), tmp_path / role)
@@ -443,16 +284,3 @@ def test_saved_agents_are_opponents_by_uri(tmp_path):
     for wrong in ({"stop": "maybe"}, {"role": "maybe"}):
         with pytest.raises(PPDError, match="'maybe'"):
             load_opponent(str(tmp_path), **wrong)
-
-
-def test_of_many_prompts_several_go_at_a_look_but_never_the_last_positive(rng):
-    eager = replace(agent(grid=16), least_gain=-9.0, further_gain=-9.0)
-    looks = []
-    eager.network.register_forward_hook(lambda *_: looks.append(1))
-    image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    points = [(4 * column + 2, 4 * row + 2) for row in range(16) for column in range(16)]
-    found = Defender(eager).refine(image, points, [1] * 200 + [0] * 56)
-    assert found.labels.tolist() == [1]
-    assert sorted(v.step for v in found.removed) == list(range(1, 256))
-    # 8 at a look from 256, 7 below 256, and so on; the last 63 one by one
-    assert 90 < len(looks) < 150
