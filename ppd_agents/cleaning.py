@@ -13,22 +13,20 @@ from torch.nn.utils.rnn import pad_sequence
 from ppd_agents.dqn.agent import Agent
 from ppd_agents.dqn.graph_state import GraphState
 from ppd_agents.prompt_sets import PromptSet
-from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, legal_actions
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, encode, legal_actions
 from ppd_env.graph.distances import pairwise_distance
 from ppd_env.prompting.pair import grid_of
 from ppd_env.scenes.patches import patch_centres
 from ppd_env.segmenters.contract import ABSENT, Embedding, Segmenter
 from ppd_env.segmenters.letterbox import scaled_size
-from ppd_env.simulator import FEEDBACK_SAMPLES
+from ppd_env.simulator import FEEDBACK_SAMPLES, Simulator
 
 _TIE = 1e-4
 """Values this close count as equal, and the first candidate goes: beside other images, whose prompts pad the
 batch, the last digits of a value change."""
 
-_MANY = 32
-"""Of n prompts n // 32 are removed, but at least one, before all are looked at again: a look costs O(n n)."""
-
 _DECODED_AT_ONCE = 64
+_CLEANED_AT_ONCE = 64
 
 
 class Witness:
@@ -174,7 +172,7 @@ class Cleaning:
             Which images lost one, (k,) bool, and what was legal, (k, 2N) bool, in those that did not.
         """
         moved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        quota = (status != INACTIVE).sum(dim=1) // _MANY
+        quota = ((status != INACTIVE).sum(dim=1) * self._agent.at_once).long()
         for turn in range(max(1, int(quota.max()))):
             legal = legal_actions(status, torch.zeros_like(moved))[:, :-1] & judged
             worth = values.masked_fill(~legal, -torch.inf).amax(dim=1)
@@ -223,6 +221,42 @@ class Cleaning:
             worth = f"its removal is valued at {value:+.3f}"
             worth += f", and {enough:g} is enough after the first" if value < 0 else ""
             self.reasons[row, candidate] = f"{_explain(sign, looks)}; {worth}"
+
+
+def clean_nodes(agent: Agent, simulator: Simulator, rows: Tensor, status: Tensor) -> Tensor:
+    """Clean prompts in the middle of their patches.
+
+    Args:
+        agent: The defender.
+        simulator: The scenes, and the segmenter for an agent that was trained with its feedback.
+        rows: (B,) int64, rows of the bank.
+        status: (B, N) int8.
+
+    Returns:
+        (B, N) int8, ``status`` with some prompts inactive.
+    """
+    bank, kept = simulator.bank, status.clone()
+    prompted = (status != INACTIVE).any(dim=1).nonzero().flatten()
+    for chunk in prompted.split(_CLEANED_AT_ONCE):
+        given = [
+            _on_nodes(bank.points[row], one) for row, one in zip(rows[chunk], status[chunk], strict=True)
+        ]
+        witness = None
+        if agent.network.config.use_feedback:
+            witness = Witness(simulator.segmenter, bank.embedding[rows[chunk]], given, bank.grid)
+        cleaning = Cleaning(agent, bank.features[rows[chunk]], given, witness)
+        cleaning.run()
+        alive = cleaning.alive.unflatten(1, (2, -1)).any(dim=1)
+        kept[chunk] = torch.where(alive, status[chunk], INACTIVE)
+    return kept
+
+
+def _on_nodes(points: Tensor, status: Tensor) -> PromptSet:
+    """Return the prompts (N,) of one scene whose nodes lie at ``points`` (N, 2)."""
+    nodes = (status != INACTIVE).nonzero().flatten()
+    candidates = encode(status[nodes], nodes, len(status)).cpu().numpy()
+    labels = (status[nodes] == POSITIVE).long().cpu().numpy()
+    return PromptSet(points[nodes].double().cpu().numpy(), labels, candidates)
 
 
 def _first_best(values: Tensor, legal: Tensor) -> Tensor:

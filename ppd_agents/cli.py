@@ -96,6 +96,8 @@ class Refine:
     """Folder of a trained defender; where none is named, the one of `ppd run`, else the one that ships."""
     segmenter: str = "mini"
     """URI of the segmenter."""
+    matched: bool = False
+    """The points come from feature matching or another one-shot prompter, not from clicks."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def _train(options: Train) -> int:
 def _refine(options: Refine) -> int:
     from ppd_agents.refining import refine_files
 
-    print(refine_files(options.image, options.points, options.out, options.defender, options.segmenter))
+    given = (options.image, options.points, options.out, options.defender, options.segmenter)
+    print(refine_files(*given, matched=options.matched))
     return 0
 
 

@@ -107,6 +107,7 @@ class Defender:
         *,
         least_gain: float | None = None,
         further_gain: float | None = None,
+        matched: bool = False,
     ) -> Defender:
         """Load a defender.
 
@@ -116,6 +117,8 @@ class Defender:
             least_gain: What its first removal must be valued at; the agent's own where None.
             further_gain: The same of those that follow; the shipped agent's is 0. Below it more wrong prompts
                 go, and more right ones with them.
+            matched: The prompts will come from feature matching or another one-shot prompter, many of them
+                wrong and nobody's attack: see ``Agent.for_matched``. Thresholds that are given hold here too.
 
         Returns:
             The defender.
@@ -124,6 +127,7 @@ class Defender:
             PPDError: There is no such agent, or it cannot be used.
         """
         agent = open_agent(name_or_path, "defender", device)
+        agent = agent.for_matched() if matched else agent
         given: dict[str, Any] = {"least_gain": least_gain, "further_gain": further_gain}
         return Defender(replace(agent, **{k: v for k, v in given.items() if v is not None}), device)
 
@@ -148,7 +152,7 @@ class Defender:
         stay, whatever they are worth.
 
         If a positive prompt is given, one is returned. Of 64 prompts and more several are removed between two
-        looks of the network, which cost the square of their number.
+        looks of the network, which cost the square of their number; of matched ones (``load``) up to half.
 
         Args:
             image: (H, W, 3) uint8 RGB, of any size.

@@ -95,7 +95,15 @@ def segment(segmenter: Segmenter, image: np.ndarray, points: np.ndarray, labels:
     return at_native_size(segmenter, logits[0], (height, width))
 
 
-def refine_files(image_path: Path, points_path: Path, out: Path, defender: str | None, segmenter: str) -> str:
+def refine_files(
+    image_path: Path,
+    points_path: Path,
+    out: Path,
+    defender: str | None,
+    segmenter: str,
+    *,
+    matched: bool = False,
+) -> str:
     """Clean the prompts of one image and write ``mask.png``, ``points.json`` and ``overlay.png``.
 
     Args:
@@ -105,6 +113,7 @@ def refine_files(image_path: Path, points_path: Path, out: Path, defender: str |
             lies beyond ``reading.MAX_SIDE`` is judged, and the overlay drawn, on a smaller one.
         defender: Folder or name of a trained defender; see ``choose_defender`` for None.
         segmenter: URI of the segmenter.
+        matched: The prompts come from feature matching, see ``Defender.load``.
 
     Returns:
         What was done, in words.
@@ -122,7 +131,7 @@ def refine_files(image_path: Path, points_path: Path, out: Path, defender: str |
     refuse_outside(points, size)
     seen, chosen = _as_seen(points, size, image), choose_defender(defender)
     model = load_segmenter(segmenter)
-    found = Defender.load(chosen).refine(image, seen, labels, segmenter=model)
+    found = Defender.load(chosen, matched=matched).refine(image, seen, labels, segmenter=model)
     mask = segment(model, image, found.points, found.labels).astype(np.uint8)
     try:
         whole = cv2.resize(mask * 255, size[::-1], interpolation=cv2.INTER_NEAREST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Agent:
             of an attack, which makes others likelier to be wrong; edge tracking has two thresholds for a
             like reason (Canny, 1986).
         notes: Free facts about the training, plain JSON.
+        at_once: Share of the prompts that may go between two looks, where a whole set is cleaned
+            (``Cleaning``); always at least one. A look costs the square of their number.
     """
 
     network: GraphQNetwork
@@ -64,6 +66,7 @@ class Agent:
     least_gain: float = 0.0
     further_gain: float = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)
+    at_once: float = 1 / 32
 
     @property
     def role(self) -> Role:
@@ -86,6 +89,17 @@ class Agent:
         """
         least = torch.full(moved.shape, self.least_gain, device=moved.device)
         return least.masked_fill_(moved, self.further_gain)
+
+    def for_matched(self) -> Agent:
+        """Return this defender as it cleans prompts that feature matching set.
+
+        Nobody chose their errors to do harm, and they come in groups: suspicion, which knows attacks, misses
+        them, but what the values of Dice expect of every removal is right in its sign. So these alone decide,
+        without a threshold, and up to half of the prompts go at a look: of a hundred prompts hardly one
+        matters before others have gone.
+        """
+        network = self.network.suspecting(0.0)
+        return replace(self, network=network, least_gain=0.0, further_gain=0.0, at_once=0.5)
 
     def to(self, device: torch.device | str) -> Agent:
         """Move the network to ``device`` and return this agent."""

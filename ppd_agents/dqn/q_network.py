@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -184,6 +185,12 @@ class GraphQNetwork(nn.Module):
             with torch.no_grad():
                 last.weight.mul_(0.1)
                 last.bias.zero_()
+
+    def suspecting(self, suspicion: float) -> GraphQNetwork:
+        """Return a network that shares the weights of this one, in which suspicion counts for another c."""
+        other = copy.copy(self)
+        other.config = replace(self.config, suspicion=suspicion)
+        return other
 
     def forward(self, state: GraphState, *, dice_only: bool = False) -> Tensor:
         """Value all candidates and STOP; the mean of ``each`` member's values, (B, 2N + 1) float32."""

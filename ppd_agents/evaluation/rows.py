@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppd_agents.cleaning import clean_nodes
+from ppd_agents.dqn.agent import Agent
 from ppd_agents.evaluation.cleaners import Cleaner, cleaners
 from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
 from ppd_agents.evaluation.rollouts import Policy, play
@@ -135,6 +137,24 @@ def plays(policy: Policy, *, attacking: bool) -> Mover:
     return move
 
 
+def cleans_matched(defender: Agent) -> Mover:
+    """Return the mover that cleans prompts from feature matching until no removal is expected to help."""
+    cleaning = defender.for_matched()
+
+    def move(
+        simulator: Simulator,
+        rows: Tensor,
+        status: Tensor,
+        budgets: Sequence[int],
+        rngs: Generators,
+        progress: str,
+    ) -> dict[int, Tensor]:
+        kept = clean_nodes(cleaning, simulator, rows, status)
+        return dict.fromkeys(budgets, kept)
+
+    return move
+
+
 def cleans(cleaner: Cleaner) -> Mover:
     """Return the mover that applies a cleaner, to the same draws for each budget."""
 
@@ -227,7 +247,11 @@ def standard_rows(attacker: Policy, defender: Policy, config: EvaluationConfig) 
 
 
 def control_rows(
-    attacker: Policy, defender: Policy, rivals: Mapping[str, Rival], config: EvaluationConfig
+    attacker: Policy,
+    defender: Policy,
+    rivals: Mapping[str, Rival],
+    config: EvaluationConfig,
+    matched: Mover | None = None,
 ) -> dict[str, Row]:
     """Declare the standard rows, every control beside the defender, and one-shot matching.
 
@@ -236,6 +260,7 @@ def control_rows(
         defender: Learned defender.
         rivals: Further learned defenders by name.
         config: What is measured.
+        matched: Cleans what feature matching set; ``defender`` as in the games where None.
 
     Returns:
         The rows in the order of the table, each after the one it starts from.
@@ -251,9 +276,9 @@ def control_rows(
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
-    defence, subsample = plays(defender, attacking=False), cleans(known["subsample"])
+    matched, subsample = matched or plays(defender, attacking=False), cleans(known["subsample"])
     rows["matching"] = Draw(_matched, _REFERENCE)
-    rows["matching.learned"] = Turn("matching", defence, LEARNED, learned=True, endless=True)
+    rows["matching.learned"] = Turn("matching", matched, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
     return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
 

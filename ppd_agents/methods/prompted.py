@@ -59,8 +59,8 @@ class Defended(Prompted):
     """Prompts by a prompter's rules, lets a trained defender clean them, and decodes what stays.
 
     ``ours`` is PPD's FM-PPD (Section IV, C): feature matching, then the defender, until no removal is
-    expected to help. ``ppo?agent=FOLDER`` puts another learner's defender in its place, see
-    ``predecessor``.
+    expected to help (``Agent.for_matched``). ``ppo?agent=FOLDER`` puts another learner's defender in its
+    place, see ``predecessor``.
 
     Args:
         segmenter: The segmenter.

@@ -57,7 +57,7 @@ def _ppo(uri: Uri, segmenter: Segmenter, features: FeatureExtractor) -> OneShotM
 def _ours(uri: Uri, segmenter: Segmenter, features: FeatureExtractor) -> OneShotMethod:
     uri.require_keys(("agent", "prompts"))
     agent = open_agent(uri.query.get("agent", "mini"), "defender", features.device)
-    return Defended(segmenter, features, uri.query.get("prompts", "matching"), agent, uri.text)
+    return Defended(segmenter, features, uri.query.get("prompts", "matching"), agent.for_matched(), uri.text)
 
 
 METHODS: dict[str, Builder] = {

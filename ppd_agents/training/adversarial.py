@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -134,9 +133,7 @@ class Alternation:
         net = model.q_net_target if config.tau < 1 else model.q_net
         network = net.network
         if network.config.suspicion:
-            network = copy.copy(network)  # shares the weights, which go on changing
-            final = config.final_shaping * config.reward_scale
-            network.config = replace(network.config, suspicion=final)
+            network = network.suspecting(config.final_shaping * config.reward_scale)
         least, further = config.gains(role)
         return Agent(
             network=network,

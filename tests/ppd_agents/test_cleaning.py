@@ -7,10 +7,12 @@ import pytest
 import torch
 from colour_agent import Colour, agent, half_bright
 
+from ppd_agents.cleaning import clean_nodes
 from ppd_agents.defender import Defender
 from ppd_agents.dqn.agent import GreedyAgent
 from ppd_agents.dqn.q_network import GraphQNetwork
 from ppd_env.game_batch import GameBatch
+from ppd_env.prompting.pair import as_points
 
 
 @pytest.fixture
@@ -175,3 +177,46 @@ def test_of_many_prompts_several_go_at_a_look_but_never_the_last_positive(rng):
     assert sorted(v.step for v in found.removed) == list(range(1, 256))
     # 8 at a look from 256, 7 below 256, and so on; the last 63 one by one
     assert 90 < len(looks) < 150
+
+
+def test_of_matched_prompts_half_may_go_at_a_look_by_the_values_of_dice_alone(rng, random_state):
+    suspicious = agent(grid=16, suspicion=5.0)
+    matched = suspicious.for_matched()
+    state = random_state()
+    assert matched.values(state).equal(suspicious.network(state, dice_only=True).detach())
+    assert not matched.values(state).equal(suspicious.values(state))
+    looks = []
+    matched.network.register_forward_hook(lambda *_: looks.append(1))
+    image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    points = [(4 * column + 2, 4 * row + 2) for row in range(16) for column in range(16)]
+    eager = replace(matched, least_gain=-9.0, further_gain=-9.0)
+    found = Defender(eager).refine(image, points, [1] * 200 + [0] * 56)
+    assert found.labels.tolist() == [1]
+    assert len(looks) == 9  # 256 prompts, 128, 64, ... 1
+
+
+def test_matched_prompts_lose_whatever_is_expected_to_hurt(image):
+    doubting = replace(agent(Colour), least_gain=9.0, further_gain=9.0)
+    prompts = [(40, 3), (5, 5), (60, 30), (50, 20), (10, 10)], [1, 1, 1, 0, 0]
+    assert len(Defender(doubting).refine(image, *prompts).kept) == 5
+    assert Defender(doubting.for_matched()).refine(image, *prompts).kept.tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_prompts_on_nodes_are_cleaned_as_those_at_their_centres(small_simulator, feedback):
+    bank = small_simulator.bank
+    rng = np.random.default_rng(3)
+    drawn = rng.integers(0, 3, (70, 64)) * (rng.random((70, 64)) < 0.3)
+    drawn[5] = 0
+    rows, status = torch.arange(70) % len(bank), torch.from_numpy(drawn.astype(np.int8))
+    cleaner = agent(use_feedback=feedback).for_matched()
+    kept = clean_nodes(cleaner, small_simulator, rows, status)
+    assert not kept[5].any()
+    for row in (0, 1, 69):
+        raw, segmenter = bank.raw(int(rows[row])), small_simulator.segmenter
+        points, labels = as_points(drawn[row].astype(np.int8), raw.image.shape[:2])
+        found = Defender(cleaner).refine(raw.image, points, labels, segmenter=segmenter)
+        expected = as_points(kept[row].numpy(), raw.image.shape[:2])
+        assert 0 < len(found.points) < len(points)
+        assert np.array_equal(found.points, expected[0])
+        assert np.array_equal(found.labels, expected[1])

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ppd_agents import cli, doctor
+from ppd_agents.defender import Defender
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.refining import read_points
 from ppd_env.errors import PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.scenes import reading
@@ -156,6 +158,17 @@ def test_refine_writes_mask_points_and_overlay(capsys, tmp_path, picture):
         *("--defender", defender, "--segmenter", "fake"),
     )
     assert again == 0
+    matched, _, _ = run(
+        capsys,
+        *("refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path / "matched"),
+        *("--defender", defender, "--segmenter", "fake", "--matched"),
+    )
+    assert matched == 0
+    cleaner = Defender.load(defender, matched=True)
+    points, labels = read_points(tmp_path / "points.json")
+    found = cleaner.refine(cv2.imread(str(picture))[..., ::-1], points, labels, segmenter="fake")
+    kept = json.loads((tmp_path / "matched" / "points.json").read_text())
+    assert kept["points"] == found.points.tolist()
 
 
 def test_refine_answers_in_the_pixels_of_a_large_image(capsys, tmp_path, monkeypatch):

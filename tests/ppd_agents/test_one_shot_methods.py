@@ -113,7 +113,7 @@ def test_ours_with_mini_is_the_defender_that_ships():
     target = see_target(source[1].image, *models, 16)
     found = open_method("ours", *models).segment(reference, target)
     points, labels = as_points(feature_matching(reference, target), target.size)
-    expected = Defender.load("mini").refine(source[1].image, points, labels)
+    expected = Defender.load("mini", matched=True).refine(source[1].image, points, labels)
     assert np.array_equal(found.points, expected.points)
     assert np.array_equal(found.labels, expected.labels)
 
@@ -213,9 +213,9 @@ def test_ours_is_the_defender_on_matched_prompts(options, models, scenes, tmp_pa
     reference = see_reference(scenes[0].image, scenes[0].mask, *models, GRID)
     target = see_target(scenes[1].image, *models, GRID)
     points, labels = as_points(feature_matching(reference, target), target.size)
-    expected = Defender(agent).refine(scenes[1].image, points, labels, segmenter=models[0])
-    assert 0 < len(expected.kept) < len(points)
-    for name in ("ours", "ppo"):
+    for name, playing in (("ours", agent.for_matched()), ("ppo", agent)):
+        expected = Defender(playing).refine(scenes[1].image, points, labels, segmenter=models[0])
+        assert 0 < len(expected.kept) < len(points)
         found = open_method(f"{name}?agent={tmp_path / 'agent'}", *models).segment(reference, target)
         assert np.array_equal(found.points, expected.points)
         assert np.array_equal(found.labels, expected.labels)

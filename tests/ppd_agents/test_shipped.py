@@ -1,5 +1,6 @@
 """The agents that ship with the package: small, usable as they are, and better than leaving prompts alone."""
 
+import os
 import time
 
 import gymnasium as gym
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 import ppd_env  # noqa: F401
+from ppd_agents.cleaning import clean_nodes
 from ppd_agents.defender import Defender
 from ppd_agents.dqn.agent import GreedyAgent
+from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
 from ppd_agents.evaluation.rollouts import generators, play
 from ppd_agents.shipped import WEIGHTS, open_agent, shipped_names
 from ppd_agents.training.presets import preset
@@ -62,6 +65,27 @@ def test_the_defender_repairs_what_attacks_break_and_leaves_clean_prompts_alone(
         attacked = AttackRunner(simulator).run(rows, ideal, budget, attacker, rng)
         assert defended(attacked, budget) > dice(attacked) + least * (dice(ideal) - dice(attacked))
     assert defended(ideal, 6) > dice(ideal) - 0.03
+
+
+@pytest.mark.skipif(not os.environ.get("PPD_DATA"), reason="needs real images under $PPD_DATA")
+@pytest.mark.parametrize("name", ["isic2018", "fss1000"])
+def test_the_defender_mends_prompts_from_feature_matching(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("PPD_CACHE", str(tmp_path))
+    bank = open_bank(f"folder://{os.environ['PPD_DATA']}/{name}", "mini", "mini", 16)
+    simulator, rows = Simulator(bank, load_segmenter("mini")), torch.arange(len(bank))
+    references = reference_rows(bank, generators(0, bank.indices, 0))
+    status = matching_statuses(bank, references, lambda row: bank.raw(row).mask)
+    defender = open_agent("mini", "defender")
+    raw, as_attacked, matched = (
+        simulator.segment(rows, prompts).dice.mean().item()
+        for prompts in (
+            status,
+            clean_nodes(defender, simulator, rows, status),
+            clean_nodes(defender.for_matched(), simulator, rows, status),
+        )
+    )
+    assert matched > raw + 0.01
+    assert matched > as_attacked
 
 
 def square(side=64):

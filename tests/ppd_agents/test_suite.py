@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from ppd_agents import cli
+from ppd_agents.cleaning import clean_nodes
 from ppd_agents.contestants import RIVALS, Contestant, load_contestant, train_contestant, with_leading_rivals
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation import measure as measure_module
 from ppd_agents.evaluation.cleaners import cleaners
+from ppd_agents.evaluation.rollouts import generators
 from ppd_agents.evaluation.rows import ROWS
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
@@ -63,6 +65,19 @@ def data(tmp_path_factory):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(path), values)
     return root
+
+
+def test_matched_prompts_are_cleaned_by_the_rule_for_them(small_simulator):
+    one = contestant(3)
+    rng = np.random.default_rng(0)
+    rows = torch.arange(12)
+    status = torch.from_numpy((rng.integers(0, 3, (12, 64)) * (rng.random((12, 64)) < 0.6)).astype(np.int8))
+    row = one.rows(CONFIG)["matching.learned"]
+    found = row.mover(small_simulator, rows, status, (2, 5), generators(0, range(12), 0), "")
+    expected = clean_nodes(one.defender.for_matched(), small_simulator, rows, status)
+    assert found[2].equal(expected)
+    assert found[5].equal(expected)
+    assert not expected.equal(clean_nodes(one.defender, small_simulator, rows, status))
 
 
 @pytest.fixture(scope="module")

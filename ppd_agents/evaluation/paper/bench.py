@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppd_agents.cleaning import clean_nodes
 from ppd_agents.dqn.agent import Agent
 from ppd_agents.evaluation.paper.config import TableConfig
 from ppd_agents.evaluation.paper.scores import score, stacked
@@ -99,6 +100,7 @@ class Bench:
         self._encoder = load_encoder(config.segmenter, config.features, config.grid, config.device)
         attack, defence = policies(attacker.to(config.device), defender.to(config.device))
         self._attack, self._defence = plays(attack, attacking=True), plays(defence, attacking=False)
+        self._matched = defender.for_matched()
         self._methods: dict[str, OneShotMethod] = {}
         self._bank: tuple[str, SceneBank] | None = None
         self._references: dict[str, SeenReference] = {}
@@ -177,8 +179,9 @@ class Bench:
             for row, reference in enumerate(self._seen(job))
         ]
         start = torch.from_numpy(np.stack(matched))
-        everything = 2 * simulator.nodes
-        cleaned = self._move(self._defence, job, simulator, start, (everything,))[everything]
+        start = start.to(simulator.bank.device)
+        rows = torch.arange(len(start), device=start.device)
+        cleaned = clean_nodes(self._matched, simulator, rows, start)
         return {
             "matching": self._score(job, simulator, start),
             "matching.learned": self._score(job, simulator, cleaned),
