@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ppd_agents.dqn.agent import Agent, load_agent
-from ppd_agents.evaluation.rows import Rival, Row, cleans_matched, control_rows
+from ppd_agents.evaluation.rows import Rival, Row, control_rows, matched_cleaner
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import agents_fingerprint, policies
 from ppd_agents.training.adversarial import train_adversarial
@@ -47,7 +47,7 @@ class Contestant:
             name: Rival(policies(self.attacker, rival)[1], agents_fingerprint(rival))
             for name, rival in self.rivals.items()
         }
-        return control_rows(attacker, defender, rivals, config, cleans_matched(self.defender))
+        return control_rows(attacker, defender, rivals, config, matched_cleaner(self.defender))
 
 
 def train_contestant(

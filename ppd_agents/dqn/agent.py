@@ -96,7 +96,7 @@ class Agent:
         Nobody chose their errors to do harm, and they come in groups: suspicion, which knows attacks, misses
         them, but what the values of Dice expect of every removal is right in its sign. So these alone decide,
         without a threshold, and up to half of the prompts go at a look: of a hundred prompts hardly one
-        matters before others have gone.
+        matters before others have gone. It shares the weights; save the agent it was made of, not this one.
         """
         network = self.network.suspecting(0.0)
         return replace(self, network=network, least_gain=0.0, further_gain=0.0, at_once=0.5)

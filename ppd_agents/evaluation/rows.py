@@ -137,22 +137,14 @@ def plays(policy: Policy, *, attacking: bool) -> Mover:
     return move
 
 
-def cleans_matched(defender: Agent) -> Mover:
-    """Return the mover that cleans prompts from feature matching until no removal is expected to help."""
+def matched_cleaner(defender: Agent) -> Cleaner:
+    """Return the cleaner by a defender's rule for matched prompts; no budget ends it."""
     cleaning = defender.for_matched()
 
-    def move(
-        simulator: Simulator,
-        rows: Tensor,
-        status: Tensor,
-        budgets: Sequence[int],
-        rngs: Generators,
-        progress: str,
-    ) -> dict[int, Tensor]:
-        kept = clean_nodes(cleaning, simulator, rows, status)
-        return dict.fromkeys(budgets, kept)
+    def clean(simulator: Simulator, rows: Tensor, status: Tensor, budget: int, rngs: Generators) -> Tensor:
+        return clean_nodes(cleaning, simulator, rows, status)
 
-    return move
+    return clean
 
 
 def cleans(cleaner: Cleaner) -> Mover:
@@ -251,7 +243,7 @@ def control_rows(
     defender: Policy,
     rivals: Mapping[str, Rival],
     config: EvaluationConfig,
-    matched: Mover | None = None,
+    matched: Cleaner | None = None,
 ) -> dict[str, Row]:
     """Declare the standard rows, every control beside the defender, and one-shot matching.
 
@@ -276,9 +268,10 @@ def control_rows(
     for name, cleaner in known.items():
         rows[f"defence.{name}"] = Turn("attack.learned", cleans(cleaner), _CLEANER)
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
-    matched, subsample = matched or plays(defender, attacking=False), cleans(known["subsample"])
+    one_shot = cleans(matched) if matched else plays(defender, attacking=False)
+    subsample = cleans(known["subsample"])
     rows["matching"] = Draw(_matched, _REFERENCE)
-    rows["matching.learned"] = Turn("matching", matched, LEARNED, learned=True, endless=True)
+    rows["matching.learned"] = Turn("matching", one_shot, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
     return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
 

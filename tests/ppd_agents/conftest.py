@@ -5,8 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from colour_agent import Colour, agent, half_bright
 from small_learner import small_model
 
+from ppd_agents.defender import Defender
 from ppd_env.features.registry import load_features
 from ppd_env.scenes.bank import build_bank
 from ppd_env.segmenters.registry import load_segmenter
@@ -19,6 +21,16 @@ def small_simulator():
     segmenter = load_segmenter("fake")
     bank = build_bank("shapes://train?count=12&seed=3", segmenter, load_features("fake"), 8, cache=False)
     return Simulator(bank, segmenter)
+
+
+@pytest.fixture
+def image():
+    return half_bright()
+
+
+@pytest.fixture
+def defender():
+    return Defender(agent(Colour))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from colour_agent import Colour, agent, half_bright
+from colour_agent import Colour, agent
 
 from ppd_agents.cleaning import clean_nodes
 from ppd_agents.defender import Defender
@@ -13,16 +13,6 @@ from ppd_agents.dqn.agent import GreedyAgent
 from ppd_agents.dqn.q_network import GraphQNetwork
 from ppd_env.game_batch import GameBatch
 from ppd_env.prompting.pair import as_points
-
-
-@pytest.fixture
-def image():
-    return half_bright()
-
-
-@pytest.fixture
-def defender():
-    return Defender(agent(Colour))
 
 
 def test_both_signs_in_one_patch_are_judged_one_after_the_other(defender, image):

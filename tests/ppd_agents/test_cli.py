@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 
 from ppd_agents import cli, doctor
 from ppd_agents.defender import Defender
-from ppd_agents.dqn.agent import Agent, save_agent
+from ppd_agents.dqn.agent import Agent, load_agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.refining import read_points
 from ppd_env.errors import PPDError
@@ -158,17 +159,23 @@ def test_refine_writes_mask_points_and_overlay(capsys, tmp_path, picture):
         *("--defender", defender, "--segmenter", "fake"),
     )
     assert again == 0
-    matched, _, _ = run(
-        capsys,
-        *("refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path / "matched"),
-        *("--defender", defender, "--segmenter", "fake", "--matched"),
-    )
-    assert matched == 0
-    cleaner = Defender.load(defender, matched=True)
+
+
+def test_refine_takes_matched_prompts_by_their_own_rule(capsys, tmp_path, picture):
+    folder = agents(tmp_path / "trained") / "defender"
+    save_agent(replace(load_agent(folder), least_gain=9.0, further_gain=9.0), folder)
     points, labels = read_points(tmp_path / "points.json")
-    found = cleaner.refine(cv2.imread(str(picture))[..., ::-1], points, labels, segmenter="fake")
-    kept = json.loads((tmp_path / "matched" / "points.json").read_text())
-    assert kept["points"] == found.points.tolist()
+    kept = {}
+    for name, further in (("clicked", ()), ("matched", ("--matched",))):
+        given = ("refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path / name)
+        code, _, err = run(capsys, *given, "--defender", folder, "--segmenter", "fake", *further)
+        assert code == 0, err
+        kept[name] = read_points(tmp_path / name / "points.json")[0].tolist()
+    assert kept["clicked"] == points.tolist()
+    cleaner = Defender.load(folder, matched=True)
+    found = cleaner.refine(cv2.imread(str(picture))[..., ::-1].copy(), points, labels)
+    assert kept["matched"] == found.points.tolist()
+    assert 0 < len(found.points) < 3
 
 
 def test_refine_answers_in_the_pixels_of_a_large_image(capsys, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
-from colour_agent import Colour, agent, half_bright
+from colour_agent import agent
 
 from ppd_agents import shipped
 from ppd_agents.defender import Defender, load_opponent
@@ -13,16 +13,6 @@ from ppd_agents.prompt_sets import check_prompts
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import GameBatch
 from ppd_env.opponents import load_opponent as open_uri
-
-
-@pytest.fixture
-def image():
-    return half_bright()
-
-
-@pytest.fixture
-def defender():
-    return Defender(agent(Colour))
 
 
 def test_it_removes_what_hurts_and_keeps_the_rest(defender, image):
