@@ -37,6 +37,7 @@ MAIN_ONLY = (
     "matching",
     "matching.learned",
     "matching.subsample",
+    "matching.true_signs",
 )
 """Rows that only the main section holds: the oracles cost more than all others, and one-shot prompts know no
 layout."""

@@ -24,6 +24,7 @@ from ppd_agents.dqn.descriptors import (
 from ppd_agents.dqn.graph_state import GraphState, share_states
 from ppd_agents.dqn.hearing import Tellers, View, judge, landmark_set
 from ppd_agents.dqn.seen_masks import FEEDBACK_SIZE, INITIAL_MASK_SIZE, mean_over, see_feedback, see_share
+from ppd_agents.dqn.suspicion import removal_worth
 from ppd_agents.dqn.updates import UnitDropout
 from ppd_env.errors import ConfigError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE, Role, legal_actions
@@ -48,8 +49,8 @@ class QNetworkConfig:
         use_positions: Add the node's (x, y).
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
-        suspicion: c, above 0: the value of removing a prompt gets a second part, c (2 p - 1), where p is the
-            chance that the prompt came from the attack; p has weights of its own, which learn to tell such
+        suspicion: c, above 0: the value of removing a prompt gets a second part, c times ``removal_worth``
+            of p, the chance that the prompt is wrong; p has weights of its own, which learn to tell wrong
             prompts from the others (``suspicions``): shared with the values of Dice, they learned neither as
             well. Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
@@ -292,8 +293,8 @@ class GraphQNetwork(nn.Module):
             state: B states.
 
         Returns:
-            logits: (E, B, n) float32, each member's, of the chance that a prompt came from the attack; of
-                those that were removed too, where ``seen`` knows them.
+            logits: (E, B, n) float32, each member's, of the chance that a prompt is wrong; of those that were
+                removed too, where ``seen`` knows them.
             active: The prompts they belong to.
 
         Raises:
@@ -311,11 +312,11 @@ class GraphQNetwork(nn.Module):
         return torch.where(active.positive, logits[..., 0], logits[..., 1]), active
 
     def _bonus(self, state: GraphState) -> Tensor:
-        """Return what suspicion adds to the values (E, B, 2N + 1); 2 sigmoid(x) - 1 = tanh(x / 2)."""
+        """Return what suspicion adds to the values (E, B, 2N + 1)."""
         logits, known = self.suspicions(state)
         count = state.status.shape[1]
-        bonus = self.config.suspicion * torch.tanh(logits / 2)
         there = known.present & (state.status.gather(1, known.nodes) != INACTIVE)
+        bonus = self.config.suspicion * removal_worth(logits, known.positive, there)
         out = bonus.new_zeros((len(bonus), len(known.nodes), 2 * count + 1))
         columns = known.nodes + count * (~known.positive)
         return out.scatter_add(2, columns.expand_as(bonus), bonus * there)

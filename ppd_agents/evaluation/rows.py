@@ -18,6 +18,7 @@ from ppd_agents.evaluation.one_shot import matching_statuses, reference_rows
 from ppd_agents.evaluation.rollouts import Policy, play
 from ppd_agents.evaluation.scoring import Scorer
 from ppd_agents.evaluation.settings import EvaluationConfig
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 from ppd_env.opponents import OracleOpponent, RandomOpponent
 from ppd_env.prompting.corruption import CORRUPTIONS, corrupt
 from ppd_env.prompting.ideal import ideal_prompts
@@ -147,6 +148,19 @@ def matched_cleaner(defender: Agent) -> Cleaner:
     return clean
 
 
+def keep_true_signs(
+    simulator: Simulator, rows: Tensor, status: Tensor, budget: int, rngs: Generators
+) -> Tensor:
+    """Take away every prompt whose sign is not its node's true one: a bound, known from the ground truth.
+
+    Where that would leave no positive prompt, the positive ones stay. No budget ends it.
+    """
+    truth = simulator.bank.truth[rows]
+    right = torch.where(truth, status == POSITIVE, status == NEGATIVE)
+    stranded = ~(right & truth).any(dim=1, keepdim=True)
+    return torch.where(right | (stranded & (status == POSITIVE)), status, INACTIVE)
+
+
 def cleans(cleaner: Cleaner) -> Mover:
     """Return the mover that applies a cleaner, to the same draws for each budget."""
 
@@ -273,6 +287,7 @@ def control_rows(
     rows["matching"] = Draw(_matched, _REFERENCE)
     rows["matching.learned"] = Turn("matching", one_shot, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)
+    rows["matching.true_signs"] = Turn("matching", cleans(keep_true_signs), _CLEANER, endless=True)
     return dict(sorted(rows.items(), key=lambda row: _ORDER.index(row[0].partition(".")[0])))
 
 

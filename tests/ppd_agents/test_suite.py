@@ -14,13 +14,14 @@ from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
 from ppd_agents.evaluation import measure as measure_module
 from ppd_agents.evaluation.cleaners import cleaners
 from ppd_agents.evaluation.rollouts import generators
-from ppd_agents.evaluation.rows import ROWS
+from ppd_agents.evaluation.rows import ROWS, keep_true_signs
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
 from ppd_agents.suite import FIRST_ONLY, MAIN_ONLY, find_scenes, run_suite, sections
 from ppd_agents.training.presets import preset
 from ppd_env.errors import ConfigError
 from ppd_env.features.registry import load_features
+from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
 SHAPES = "shapes://test?count=4&seed=1"
 NAMES = [*cleaners("jittered")]
@@ -80,6 +81,17 @@ def test_matched_prompts_are_cleaned_by_the_rule_for_them(small_simulator):
     assert not expected.equal(clean_nodes(one.defender, small_simulator, rows, status))
 
 
+def test_the_bound_of_matched_prompts_keeps_those_of_the_true_sign(small_simulator):
+    truth = small_simulator.bank.truth[:3]
+    status = torch.where(truth, POSITIVE, NEGATIVE).to(torch.int8)
+    status[1, :32] = POSITIVE
+    status[2] = torch.where(truth[2], NEGATIVE, POSITIVE)
+    found = keep_true_signs(small_simulator, torch.arange(3), status, 1, ())
+    assert found[0].equal(status[0])
+    assert found[1].equal(torch.where(truth[1] == (status[1] == POSITIVE), status[1], INACTIVE))
+    assert found[2].equal(torch.where(truth[2], INACTIVE, status[2]))  # no positive one is right: they stay
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory, data):
     """A whole suite of two seeds on three sets of scenes, its folder, and what it was made of."""
@@ -96,7 +108,8 @@ def suite(tmp_path_factory, data):
 def test_every_control_has_its_rows(suite):
     result = suite[0]
     assert list(result["results"]) == [SHAPES, "kvasir_seg", "fss1000"]
-    expected = {*ROWS, "clean.random", "matching", "matching.learned", "matching.subsample"}
+    expected = {*ROWS, "clean.random", "matching", "matching.learned"}
+    expected |= {"matching.subsample", "matching.true_signs"}
     expected |= {f"{kind}.{name}" for kind in ("defence", "clean") for name in [*NAMES, "rival"]}
     for budgets in result["results"].values():
         assert list(budgets) == ["4"]
@@ -106,7 +119,10 @@ def test_every_control_has_its_rows(suite):
             defences = {name for name in expected if name.startswith("defence.")} - {"defence.learned"}
             assert set(table["recovery"]["controls"]) == defences
             assert "clean.count" in table["clean_change"]["controls"]
-            assert list(table["matching_change"]["controls"]) == ["matching.subsample"]
+            assert list(table["matching_change"]["controls"]) == [
+                "matching.subsample",
+                "matching.true_signs",
+            ]
             once = {*FIRST_ONLY, "defence.rival", "clean.rival"}
             assert {row: len(table[row]["per_seed"]) for row in rows} == {
                 row: 1 if row in once else 2 for row in rows
@@ -119,7 +135,7 @@ def test_seeds_are_training_seeds_and_share_what_depends_on_no_agent(suite):
     result = suite[0]
     assert result["seeds"] == [3, 4]
     table = result["results"][SHAPES]["4"]
-    for row in ("ideal", "attack.random", "attack.oracle", "clean.count", "matching", "matching.subsample"):
+    for row in ("ideal", "attack.random", "attack.oracle", "clean.count", "matching", "matching.true_signs"):
         assert table[row]["per_seed"][0] == table[row]["per_seed"][1]
     for row in ("attack.learned", "defence.learned"):
         assert table[row]["per_seed"][0] != table[row]["per_seed"][1]

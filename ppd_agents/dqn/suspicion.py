@@ -1,0 +1,35 @@
+"""What a removal is worth by suspicion alone: a wrong prompt gone against a right one lost."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+ENOUGH = 2.0
+"""Other right positive prompts that make up for the loss of one."""
+
+_FEWEST = 0.1
+"""Of fewer than this the formula would make a bottomless loss."""
+
+
+def removal_worth(logits: Tensor, positive: Tensor, present: Tensor) -> Tensor:
+    """Return what the removal of each prompt promises: p - (1 - p) l, where p is its suspicion.
+
+    A wrong prompt that goes counts 1, a right one that is lost l. A negative one is one of many: l = 1. The
+    positive ones say what is meant, and the last right one takes the whole mask with it: for them l is the
+    larger of 1 and ``ENOUGH`` / r, where r is how many right positive prompts are expected to be left, the
+    sum of 1 - p over the others. So where two positive prompts contradict each other, and either may be
+    wrong, both stay.
+
+    Args:
+        logits: (..., n) float32, of p.
+        positive: (..., n) bool, the sign of each prompt.
+        present: (..., n) bool, False for what is no prompt (any more).
+
+    Returns:
+        (..., n) float32, of use where ``present``.
+    """
+    guilt = logits.sigmoid()
+    right = (1 - guilt) * (positive & present)
+    left = (right.sum(-1, keepdim=True) - right).clamp_min(_FEWEST)
+    loss = (ENOUGH / left).clamp_min(1.0).where(positive, 1.0)
+    return guilt - (1 - guilt) * loss
