@@ -1,4 +1,4 @@
-"""Remembered attacks, for teaching a defender which prompts are wrong."""
+"""Remembered attacks, for teaching a defender which prompts were not there before."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from ppd_agents.dqn.transition_store import pack_status, unpack_status
 from ppd_env.errors import PPDError
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
-_CLEAN = 0.25
+_CLEAN = 0.15
 """Share of the drawn states without any prompt of the attack."""
 
-_RANDOM = 0.25
+_RANDOM = 0.2
 """Share of the drawn states whose attack is replaced by as many random prompts."""
-
-_TURNED = 0.15
-"""Share of the drawn states in which nobody attacks, but some of the prompts before have the other sign."""
-
-_MOST_TURNED = 0.5
-"""Largest share of the prompts before that are turned in such a state."""
 
 _WHOLE = 0.5
 """Share of the drawn states after the whole attack; the others come after a part of it."""
@@ -33,21 +27,19 @@ class AttackMemory:
     """A ring of attacks: scene, prompts before, and the actions in their order.
 
     No mask is needed to know which prompts came from an attack, so every state on its way serves, at no cost.
-    None on the way back does: a defender judges by all prompts it has seen (``GraphState.evidence``). Not all
-    wrong prompts come from somebody who means harm: random ones and turned signs are drawn into the states.
+    None on the way back does: a defender judges by all prompts it has seen (``GraphState.evidence``).
 
     Args:
         capacity: Attacks kept; the oldest are overwritten.
-        truth: (S, N) bool, the true sign of every node of the scenes.
+        nodes: N.
         steps: Longest attack.
     """
 
-    def __init__(self, capacity: int, truth: Tensor, steps: int) -> None:
-        self.capacity, self.nodes = capacity, truth.shape[1]
-        self._truth = truth.cpu().numpy()
+    def __init__(self, capacity: int, nodes: int, steps: int) -> None:
+        self.capacity, self.nodes = capacity, nodes
         self.arrays: dict[str, np.ndarray] = {
             "rows": np.zeros(capacity, np.int32),
-            "status": np.zeros((capacity, 2, (self.nodes + 7) // 8), np.uint8),
+            "status": np.zeros((capacity, 2, (nodes + 7) // 8), np.uint8),
             "actions": np.full((capacity, steps), -1, np.int32),
         }
         self.pos = 0
@@ -82,10 +74,8 @@ class AttackMemory:
 
         Returns:
             rows: (B,) int64.
-            status: (B, N) int8; of the right prompts that are missing, none was the last positive one.
-            wrong: (B, N) bool, active prompts that the attack added, whatever their sign: a defender shall
-                know an attack as a whole. Of random prompts, whom nobody chose, those with the wrong sign;
-                and those whose sign was turned.
+            status: (B, N) int8, with a positive prompt wherever there was one.
+            foreign: (B, N) bool, active prompts that came from the attack.
 
         Raises:
             PPDError: Nothing is stored yet.
@@ -94,24 +84,23 @@ class AttackMemory:
             raise PPDError("No attack is remembered yet: add some before training.")
         drawn = rng.integers(self.count, size=size)
         before = unpack_status(torch.from_numpy(self.arrays["status"][drawn]), self.nodes).numpy()
-        rows, actions = self.arrays["rows"][drawn], self.arrays["actions"][drawn]
-        kind = rng.random(size)
-        at_random, turned = kind < _RANDOM, kind >= 1 - _TURNED
-        actions = np.where(at_random[:, None], self._anywhere(before, actions, rng), actions)
-        status = np.where(turned[:, None], _turned(before, rng), self._attacked(before, actions, rng))
-        wrong = (status != INACTIVE) & (status != before)
-        wrong &= ~at_random[:, None] | ((status == POSITIVE) != self._truth[rows])
+        status = self._attacked(before, self.arrays["actions"][drawn], rng)
+        foreign = (status != INACTIVE) & (status != before)
         share = _RIGHT_LOST * rng.random(size) * rng.integers(0, 2, size)
-        gone = (rng.random(status.shape) < share[:, None]) & ~wrong
+        gone = (rng.random(status.shape) < share[:, None]) & ~foreign
         left = np.where(gone, INACTIVE, status).astype(np.int8)
         stranded = ~(left == POSITIVE).any(axis=1)
         left[stranded] = status[stranded]
-        return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(left), torch.from_numpy(wrong)
+        rows = torch.from_numpy(self.arrays["rows"][drawn].astype(np.int64))
+        return rows, torch.from_numpy(left), torch.from_numpy(foreign)
 
     def _attacked(self, before: np.ndarray, actions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Play a random part of each attack: (B, N), (B, T) -> (B, N)."""
         played = (actions >= 0).cumsum(axis=1)
         lengths = played[:, -1]
+        at_random = rng.random((len(before), 1)) < _RANDOM
+        anywhere = self._anywhere(before, actions.shape[1], rng)
+        actions = np.where(at_random & (actions >= 0), anywhere, actions)
         coins = rng.random(len(before))
         part = rng.integers(1, np.maximum(lengths, 1), endpoint=True)
         part = np.where(coins < _CLEAN, 0, np.where(coins < _CLEAN + _WHOLE, lengths, part))
@@ -121,14 +110,12 @@ class AttackMemory:
         status[game, chosen % self.nodes] = np.where(chosen < self.nodes, POSITIVE, NEGATIVE)
         return status
 
-    def _anywhere(self, before: np.ndarray, actions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Put different free nodes with random signs in place of actions: (B, N), (B, T) -> (B, T)."""
-        steps = actions.shape[1]
+    def _anywhere(self, before: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw different free nodes with random signs: (B, N) -> (B, T) actions, -1 beyond the last."""
         keys = rng.random(before.shape, dtype=np.float32) + (before != INACTIVE)
         nodes = keys.argsort(axis=1)[:, :steps]
         drawn = nodes + self.nodes * rng.integers(0, 2, nodes.shape)
-        drawn = np.pad(drawn, ((0, 0), (0, steps - drawn.shape[1])), constant_values=-1)
-        return np.where(actions >= 0, drawn, -1)
+        return np.pad(drawn, ((0, 0), (0, steps - drawn.shape[1])), constant_values=-1)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the filled part of the ring and its position, as arrays."""
@@ -145,10 +132,3 @@ class AttackMemory:
         self.count, self.pos = len(state["rows"]), int(state["pos"][0])
         for name, array in self.arrays.items():
             array[: self.count] = state[name]
-
-
-def _turned(before: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Turn the signs of some of the prompts of each state, (B, N) -> (B, N)."""
-    share = _MOST_TURNED * rng.random((len(before), 1))
-    chosen = (rng.random(before.shape) < share) & (before != INACTIVE)
-    return np.where(chosen, np.where(before == POSITIVE, NEGATIVE, POSITIVE), before).astype(np.int8)

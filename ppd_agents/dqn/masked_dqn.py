@@ -315,14 +315,14 @@ class MaskedDQN(DQN):
         self._n_updates += updates
 
     def suspicion_losses(self, drawn: tuple[Tensor, Tensor, Tensor]) -> list[Callable[[], Tensor]]:
-        """Return the parts of the cross-entropy of telling wrong prompts (``AttackMemory.sample``)."""
+        """Return the parts of the cross-entropy of telling the attacks' prompts (``AttackMemory.sample``)."""
         prompts = int((drawn[1] != INACTIVE).sum())  # counted on the host, where they are drawn
-        rows, status, wrong = (values.to(self.device) for values in drawn)
+        rows, status, foreign = (values.to(self.device) for values in drawn)
 
         def loss(which: Tensor) -> Tensor:
             logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
             logits = logits[:, active.present].float()
-            known = wrong[which].gather(1, active.nodes)[active.present].to(logits.dtype)
+            known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
             total = binary_cross_entropy_with_logits(logits, known.expand_as(logits), reduction="sum")
             return total / (prompts * len(logits))
 

@@ -50,8 +50,8 @@ class QNetworkConfig:
         use_feedback: Add the segmenter's own answer: the share of predicted foreground in the node, its mean
             over the active prompts of each sign and over the image, and the predicted IoU.
         suspicion: c, above 0: the value of removing a prompt gets a second part, c times ``removal_worth``
-            of p, the chance that the prompt is wrong; p has weights of its own, which learn to tell wrong
-            prompts from the others (``suspicions``): shared with the values of Dice, they learned neither as
+            of p, the chance that the prompt came from the attack; p has weights of its own, which learn to
+            tell such prompts from the others (``suspicions``): shared with the values of Dice, they learned neither as
             well. Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
@@ -293,8 +293,8 @@ class GraphQNetwork(nn.Module):
             state: B states.
 
         Returns:
-            logits: (E, B, n) float32, each member's, of the chance that a prompt is wrong; of those that were
-                removed too, where ``seen`` knows them.
+            logits: (E, B, n) float32, each member's, of the chance that a prompt came from the attack; of
+                those that were removed too, where ``seen`` knows them.
             active: The prompts they belong to.
 
         Raises:

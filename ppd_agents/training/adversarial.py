@@ -101,10 +101,10 @@ class Alternation:
         self.lengths = [int(length) for length in lengths]
         self.drawn = draw_scenes(len(bank), config.rounds, config.games, np.random.default_rng(seeds[4]))
         self.rng = np.random.default_rng(seeds[1])
-        steps = sum(self.lengths)
+        steps, nodes = sum(self.lengths), self.simulator.nodes
         longest = max(config.steps[1], MOST_PROMPTS if config.noise_share + config.matching_share else 0)
         rehearsed = config.rehearsals * (config.rounds + config.final_rehearsals)
-        self.attacks = AttackMemory(max(1, rehearsed), bank.truth, longest)
+        self.attacks = AttackMemory(max(1, rehearsed), nodes, longest)
         self.learners: dict[Role, Learner] = {
             role: build_learner(
                 role, config, self.simulator, self.attacks, steps, np.random.default_rng(seed)

@@ -18,12 +18,8 @@ MOST_PROMPTS = 64
 """Prompts of a beginning: what it costs to learn from a state grows with the square of its prompts, and
 matching alone gives a hundred."""
 
-_NOISE, _SHIFT = 1.0, 2.0
-"""Most noise on every patch of an imagined reference, and most shift of all of them together, in standard
-deviations of the scene's own features."""
-
-_OTHER_OBJECT, _OTHER_GROUND = 0.8, 1.0
-"""Most of another scene that is mixed into the patches of the object, and into those around it."""
+_BLUR = (0.3, 1.5)
+"""Bounds of the noise on the features of a reference, in standard deviations of the scene's own."""
 
 
 def bad_starts(
@@ -31,10 +27,9 @@ def bad_starts(
 ) -> tuple[Tensor, Tensor]:
     """Draw beginnings without an attacker.
 
-    ``"noise"`` are random prompts. ``"matching"`` matches a scene with an imagined reference, since training
-    scenes have no classes to take one from: the scene itself, differently lit, with another one mixed in. Its
-    prompts err as those of real references do, a region at a time. Of either at most ``MOST_PROMPTS`` are
-    kept, drawn at random.
+    ``"noise"`` are random prompts. ``"matching"`` matches a scene with a blurred memory of itself, since
+    training scenes have no classes to take a reference from: it errs where things look alike. Of either at
+    most ``MOST_PROMPTS`` are kept, drawn at random.
 
     Args:
         simulator: The scenes.
@@ -53,7 +48,7 @@ def bad_starts(
         if kind == "noise":
             prompts = noise_prompts(bank.features.shape[1], rng)
         else:
-            prompts = matching_prompts(_imagined(bank, row, share, rng), share, bank.features[row])
+            prompts = matching_prompts(_blurred(bank, row, rng), share, bank.features[row])
         drawn.append(_thinned(prompts, rng))
     status = torch.from_numpy(np.stack(drawn)).to(bank.device)
     truth = bank.truth[rows]
@@ -71,17 +66,11 @@ def _thinned(status: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return thinned
 
 
-def _imagined(bank: SceneBank, row: int, coverage: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Return the features of a reference that resembles a scene of this coverage (N,), (N, d) float32."""
+def _blurred(bank: SceneBank, row: int, rng: np.random.Generator) -> Tensor:
+    """Return the features of a scene with noise on them, (N, d) float32."""
     features = bank.features[row]
-    other = bank.features[int(rng.integers(len(bank)))]
-    of_object, of_ground = rng.uniform(0, _OTHER_OBJECT), rng.uniform(0, _OTHER_GROUND)
-    weight = np.where(coverage > 0, of_object, of_ground).astype(np.float32)
-    noise = rng.uniform(0, _NOISE) * rng.standard_normal(tuple(features.shape), dtype=np.float32)
-    shift = rng.uniform(0, _SHIFT) * rng.standard_normal(features.shape[1], dtype=np.float32)
-    change = torch.from_numpy((noise + shift).astype(np.float32)).to(features.device)
-    mixed = torch.lerp(features, other, torch.from_numpy(weight).to(features.device)[:, None])
-    return mixed + features.std(dim=0) * change
+    noise = torch.from_numpy(rng.standard_normal(tuple(features.shape), dtype=np.float32)).to(features.device)
+    return features + rng.uniform(*_BLUR) * features.std(dim=0) * noise
 
 
 def as_attack(status: Tensor, right: Tensor, rng: np.random.Generator) -> Tensor:

@@ -93,7 +93,7 @@ def test_the_games_are_played_by_the_weights_from_before(make_model, monkeypatch
 
 
 def test_suspicion_is_learned_beside_the_games_too(make_model, small_simulator):
-    attacks = AttackMemory(4, small_simulator.bank.truth, 3)
+    attacks = AttackMemory(4, small_simulator.nodes, 3)
     status = torch.zeros(4, small_simulator.nodes, dtype=torch.int8)
     status[:, 0] = 1
     attacks.add(torch.arange(4), status, torch.arange(1, 13).view(4, 3))
