@@ -51,8 +51,8 @@ class QNetworkConfig:
             over the active prompts of each sign and over the image, and the predicted IoU.
         suspicion: c, above 0: the value of removing a prompt gets a second part, c times ``removal_worth``
             of p, the chance that the prompt came from the attack; p has weights of its own, which learn to
-            tell such prompts from the others (``suspicions``): shared with the values of Dice, they learned neither as
-            well. Only the defender has it.
+            tell such prompts from the others (``suspicions``): shared with the values of Dice, they learned
+            neither as well. Only the defender has it.
         use_initial_mask: Add where the mask lay when the game began: whether it covered the node, and the
             shares it covered of the active prompts of each sign and of the image.
         members: Networks of this shape in one, on the same inputs; each learns for itself, and their mean
