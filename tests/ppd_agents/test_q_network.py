@@ -7,6 +7,7 @@ import torch
 from ppd_agents.dqn.descriptors import Bins, active_set, describe, survey
 from ppd_agents.dqn.hearing import landmark_set
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.dqn.suspicion import removal_worth
 from ppd_env.errors import ConfigError
 
 ROLES = ("attacker", "defender")
@@ -211,7 +212,7 @@ def test_suspicion_is_a_part_of_the_value_of_its_own(random_state, dueling):
     columns = active.nodes + nodes * ~active.positive
     whole, dice = network(state), network(state, dice_only=True)
     gap = (whole - dice).gather(1, columns)[active.present]
-    expected = 0.4 * (2 * logits.sigmoid() - 1).mean(0)[active.present]
+    expected = 0.4 * removal_worth(logits, active.positive, active.present).mean(0)[active.present]
     torch.testing.assert_close(gap, expected)
     assert gap.abs().max() > 0
     assert (whole[:, -1] == 0).all()
@@ -270,7 +271,7 @@ def test_a_removed_prompt_still_testifies(suspicious, random_state):
     began = random_state(batch=2)
     nodes = began.status.shape[1]
     status = began.status.clone()
-    gone = int((status[0] != 0).nonzero()[-1])
+    gone = int((status[0] == 2).nonzero()[-1])  # a positive one that goes makes the others dearer
     status[0, gone] = 0
     state = replace(began, status=status)
     bonus = {

@@ -59,8 +59,8 @@ def test_the_defender_repairs_what_attacks_break_and_leaves_clean_prompts_alone(
 
     for attacker, budget, least in (
         (open_agent("mini", "attacker"), 6, 0.7),
-        (None, 6, 0.2),
-        (None, 20, 0.3),
+        (None, 6, 0.1),
+        (None, 20, 0.25),
     ):
         attacked = AttackRunner(simulator).run(rows, ideal, budget, attacker, rng)
         assert defended(attacked, budget) > dice(attacked) + least * (dice(ideal) - dice(attacked))

@@ -198,14 +198,14 @@ def test_finer_grids_give_the_same_prompts_nearly_the_same_values():
     found = []
     for grid in (8, 16, 64):
         state = make_state(0, grid, batch=1)
-        places = torch.tensor([[0.2, 0.2], [0.6, 0.3], [0.7, 0.8]])
+        places = torch.tensor([[0.2, 0.2], [0.6, 0.3], [0.7, 0.8], [0.3, 0.6], [0.9, 0.1]])
         nodes = torch.cdist(places, state.positions).argmin(1)
         state.positions[nodes] = places
         status = torch.zeros_like(state.status)
-        status[0, nodes] = torch.tensor([1, 2, 1], dtype=torch.int8)
+        status[0, nodes] = torch.tensor([1, 2, 1, 1, 1], dtype=torch.int8)
         smooth = torch.cat([state.positions, state.positions.prod(1, keepdim=True)], dim=1)
         values = net(replace(state, status=status, seen=None, features=smooth.expand(2, -1, -1)))[0]
-        found.append(values[nodes + grid * grid * torch.tensor([0, 1, 0])])
+        found.append(values[nodes + grid * grid * torch.tensor([0, 1, 0, 0, 0])])
     steps = [(b - a).abs().max().item() for a, b in pairwise(found)]
     assert max(steps) < 0.3 * (found[0].max() - found[0].min())
 
