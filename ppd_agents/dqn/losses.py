@@ -1,12 +1,15 @@
-"""What a difference between a value and its target costs."""
+"""What the values and the suspicions of a Q-network cost where they are wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from torch import Tensor
 from torch.nn import functional as F
 
+from ppd_agents.dqn.policy import ObservationQNet
+from ppd_agents.dqn.replay import SceneSamples
 from ppd_env.errors import ConfigError
 
 LOSSES = ("huber", "mse")
@@ -41,3 +44,49 @@ class Loss:
         else:
             each = F.mse_loss(found, wanted, reduction="none")
         return each.mean() if weights is None else (weights * each).mean()
+
+
+def value_loss(
+    q_net: ObservationQNet,
+    loss: Loss,
+    data: SceneSamples | DictReplayBufferSamples,
+    target: Tensor,
+    current: Tensor,
+    which: Tensor,
+) -> Tensor:
+    """Return what a part of a batch adds to the mean loss of its values.
+
+    Args:
+        q_net: What is learned; every member for itself.
+        loss: Of a value against its target.
+        data: B transitions, weighted where their memory says so.
+        target: (B, 1) float32.
+        current: (B, 1) float32, filled for this part with the values of Dice found.
+        which: (b,) int64, the part.
+    """
+    weights = data.weights if isinstance(data, SceneSamples) else None
+    seen = {name: values[which] for name, values in data.observations.items()}
+    found = q_net.q_of(seen, data.actions[which].long(), dice_only=True, each=True).float()
+    current[which] = found.detach().mean(0)
+    mean = loss(found, target[which].expand_as(found), None if weights is None else weights[which])
+    return mean * (len(which) / len(target))
+
+
+def suspicion_loss(
+    q_net: ObservationQNet, rows: Tensor, status: Tensor, foreign: Tensor, prompts: int, which: Tensor
+) -> Tensor:
+    """Return what a part of a batch adds to the mean cross-entropy of telling the attacks' prompts.
+
+    Args:
+        q_net: What is learned; every member for itself.
+        rows: (B,) int64, the scenes.
+        status: (B, N) int8, the prompts after an attack.
+        foreign: (B, N) bool, those that came from it.
+        prompts: Active nodes in ``status``.
+        which: (b,) int64, the part.
+    """
+    logits, active = q_net.suspicions({"scene": rows[which], "status": status[which]})
+    logits = logits[:, active.present].float()
+    known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
+    total = F.binary_cross_entropy_with_logits(logits, known.expand_as(logits), reduction="sum")
+    return total / (prompts * len(logits))

@@ -15,7 +15,6 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update, update_learning_rate
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from ppd_agents.dqn.aside import Aside
@@ -29,7 +28,7 @@ from ppd_agents.dqn.exploration import (
     masked_argmax,
     refuse_illegal,
 )
-from ppd_agents.dqn.losses import Loss
+from ppd_agents.dqn.losses import Loss, suspicion_loss, value_loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
 from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
@@ -318,30 +317,14 @@ class MaskedDQN(DQN):
         """Return the parts of the cross-entropy of telling the attacks' prompts (``AttackMemory.sample``)."""
         prompts = int((drawn[1] != INACTIVE).sum())  # counted on the host, where they are drawn
         rows, status, foreign = (values.to(self.device) for values in drawn)
-
-        def loss(which: Tensor) -> Tensor:
-            logits, active = self.q_net.suspicions({"scene": rows[which], "status": status[which]})
-            logits = logits[:, active.present].float()
-            known = foreign[which].gather(1, active.nodes)[active.present].to(logits.dtype)
-            total = binary_cross_entropy_with_logits(logits, known.expand_as(logits), reduction="sum")
-            return total / (prompts * len(logits))
-
+        loss = partial(suspicion_loss, self.q_net, rows, status, foreign, prompts)
         return [partial(loss, which) for which in parts_of(status)]
 
     def value_losses(
         self, data: SceneSamples | DictReplayBufferSamples, target: Tensor, current: Tensor
     ) -> list[Callable[[], Tensor]]:
         """Return the parts of the loss of values against ``target`` (B, 1); they fill ``current`` (B, 1)."""
-        weights = data.weights if isinstance(data, SceneSamples) else None
-
-        def loss(which: Tensor) -> Tensor:
-            seen = {name: values[which] for name, values in data.observations.items()}
-            found = self.q_net.q_of(seen, data.actions[which].long(), dice_only=True, each=True).float()
-            current[which] = found.detach().mean(0)
-            wanted = target[which].expand_as(found)
-            mean = self.loss(found, wanted, None if weights is None else weights[which])
-            return mean * (len(which) / len(target))
-
+        loss = partial(value_loss, self.q_net, self.loss, data, target, current)
         return [partial(loss, which) for which in parts_of(data.observations["status"])]
 
     def _gradient_step(self, batch_size: int) -> Tensor:
