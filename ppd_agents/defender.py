@@ -33,8 +33,8 @@ class Verdict:
         label: 1 positive, 0 negative.
         kept: Whether it stays.
         value: What its removal is worth by the agent's Q-value, when that was decided: the expected change of
-            Dice, and with it c (2 p - 1) for the suspicion p that the prompt is an attack's
-            (``QNetworkConfig.suspicion``).
+            Dice, and with it what the suspicion that it is an attack's adds (``QNetworkConfig.suspicion``);
+            of matched prompts Dice alone.
         step: The defender's step that removed it, from 1; None where it stays.
         reason: The same in words.
     """

@@ -18,7 +18,7 @@ from ppd_env.errors import PPDError
 MOST_JSON = 200_000
 """Bytes of a request that is JSON, at most."""
 
-_KEYS = {"points", "labels", "budget", "prompter", "reference"}
+_KEYS = {"points", "labels", "budget", "prompter", "reference", "matched"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Request:
         budget: Steps of an attack or a defence.
         prompter: Name of a prompter.
         reference: Id of a picture with its mask.
+        matched: The points come from a one-shot prompter.
     """
 
     points: list[list[float]]
@@ -38,6 +39,7 @@ class Request:
     budget: int = 10
     prompter: str = "matching"
     reference: str | None = None
+    matched: bool = False
 
 
 def read_request(content: bytes) -> Request:
@@ -64,7 +66,9 @@ def read_request(content: bytes) -> Request:
     prompter, reference = found.get("prompter", Request.prompter), found.get("reference")
     if not isinstance(prompter, str) or not isinstance(reference, str | None):
         raise PPDError("prompter and reference must be text.")
-    return Request(points, labels, budget, prompter, reference)
+    if not isinstance(matched := found.get("matched", Request.matched), bool):
+        raise PPDError("matched must be true or false.")
+    return Request(points, labels, budget, prompter, reference, matched)
 
 
 def _is_number(value: Any) -> bool:

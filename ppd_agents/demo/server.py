@@ -169,7 +169,8 @@ class Server:
 
     async def _defend(self, request: WebRequest) -> Response:
         picture, asked = self._picture(request), await self._asked(request)
-        return await self._played(self.studio.defend(picture, asked.points, asked.labels, asked.budget))
+        steps = self.studio.defend(picture, asked.points, asked.labels, asked.budget, matched=asked.matched)
+        return await self._played(steps)
 
     async def _attack(self, request: WebRequest) -> Response:
         picture, asked = self._picture(request), await self._asked(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -92,6 +93,11 @@ class Models:
                 "here: train it again, or install the version it came with."
             )
 
+    @cached_property
+    def matched_defender(self) -> Defender:
+        """The defender by its rule for prompts from a one-shot prompter; it shares the weights."""
+        return Defender(self.defender.agent.for_matched(), self.segmenter.device)
+
 
 def load_models(segmenter: Segmenter, features: str | None, defender: Defender, attacker: Agent) -> Models:
     """Complete the models.
@@ -164,7 +170,9 @@ class Studio:
         status = load_prompter(prompter)(references, target, np.random.default_rng(self._seed))
         return self._view(picture, *as_points(status, picture.size))
 
-    def defend(self, picture: Picture, points: Points, labels: Labels, budget: int) -> Iterator[View | str]:
+    def defend(
+        self, picture: Picture, points: Points, labels: Labels, budget: int, *, matched: bool = False
+    ) -> Iterator[View | str]:
         """Let the defender remove prompts.
 
         Args:
@@ -172,6 +180,7 @@ class Studio:
             points: (n, 2) pixels (x, y), n at least 1.
             labels: (n,) 1 positive, 0 negative.
             budget: Most steps.
+            matched: The prompts come from a one-shot prompter (``Agent.for_matched``).
 
         Yields:
             The view before, one after each step, and why it ended.
@@ -183,7 +192,8 @@ class Studio:
         if not len(signs):
             raise PPDError("There is nothing to defend. Set at least one point.")
         models = self.models
-        found = models.defender.refine_seen(self._target(picture), where, signs, models.segmenter)
+        defender = models.matched_defender if matched else models.defender
+        found = defender.refine_seen(self._target(picture), where, signs, models.segmenter)
         yield self._view(picture, where, signs)
         kept = np.ones(len(signs), bool)
         steps = [list(group) for _, group in groupby(found.removed, key=lambda verdict: verdict.step)]

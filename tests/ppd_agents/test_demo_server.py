@@ -146,6 +146,18 @@ def test_attack_and_defence_come_step_by_step(web, example):
     assert all(view["reason"] for view in views[1:])
 
 
+def test_matched_points_go_by_a_rule_of_their_own(web, example):
+    reference = web.post("/api/examples/1").json()
+    asked = {"prompter": "matching", "reference": reference["id"]}
+    proposed = web.post(f"/api/pictures/{example['id']}/propose", json=asked).json()
+    given = {name: proposed[name] for name in ("points", "labels")}
+    address = f"/api/pictures/{example['id']}/defend"
+    left = [
+        lines(web.post(address, json=given | {"budget": 60, "matched": matched})) for matched in (False, True)
+    ]
+    assert left[0][-2]["points"] != left[1][-2]["points"]
+
+
 def test_points_come_from_a_reference(web, example):
     reference = web.post("/api/examples/1").json()
     asked = {"prompter": "matching", "reference": reference["id"]}
@@ -221,6 +233,7 @@ def test_endless_files_are_not_read_to_their_end():
         ('{"budget": 10000}', "budget must be"),
         ('{"budget": true}', "budget must be"),
         ('{"prompter": 3}', "must be text"),
+        ('{"matched": 1}', "matched must be true or false"),
     ],
 )
 @pytest.mark.parametrize("action", ["defend"])

@@ -120,6 +120,16 @@ def test_a_defence_takes_the_defenders_steps(picture):
     assert [len(view.labels) for view in views] == list(range(len(given[1]), len(found.labels) - 1, -1))
 
 
+def test_matched_points_are_cleaned_by_their_own_rule(picture):
+    proposed = studio().propose(picture, "matching", examples()[1].picture())
+    given = (proposed.points, proposed.labels)
+    *views, end = studio().defend(picture, *given, 60, matched=True)
+    found = Defender.load("mini", matched=True).refine(picture.image, *given)
+    assert (views[-1].points == found.points).all()
+    assert end == found.stopped
+    assert len(found.labels) < len(given[1])
+
+
 def test_a_defence_keeps_to_its_budget(picture):
     spoiled = attacked(picture)[-2]
     *views, end = studio().defend(picture, spoiled.points, spoiled.labels, 2)

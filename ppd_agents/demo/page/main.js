@@ -103,6 +103,7 @@ async function open(source) {
     if (turn !== state.asked) return;
     if (state.picture) forget(state.picture);
     Object.assign(state, { picture, source, points: [], past: [], view: null });
+    find("matched").checked = false;
     timeline.clear();
     stage.show(picture, image, truth);
     const hint = picture.truth ? "Click on the object, or press Attack." : "Click on the object.";
@@ -179,9 +180,10 @@ async function segment() {
 async function propose() {
   tell(null);
   const turn = (state.asked += 1);
+  const prompter = find("prompter").value;
   const ask = (id) =>
     post(`/api/pictures/${id}/propose`, {
-      prompter: find("prompter").value,
+      prompter,
       reference: reference.ready ? reference.picture.id : null,
     });
   try {
@@ -193,8 +195,10 @@ async function propose() {
     if (turn !== state.asked) return;
     state.past.push(state.points);
     timeline.clear();
+    // The defender has a rule of its own for such points.
+    find("matched").checked = !WITHOUT_REFERENCE.includes(prompter);
     await showView(view);
-    say(`${view.points.length} points proposed by ${find("prompter").value}.`);
+    say(`${view.points.length} points proposed by ${prompter}.`);
   } catch (error) {
     tell(error);
   }
@@ -219,7 +223,7 @@ async function play(kind) {
   const measure = state.picture.truth ? "Dice" : "Predicted IoU";
   const values = [];
   try {
-    const body = { ...prompts(), budget: Number(find("budget").value) };
+    const body = { ...prompts(), budget: Number(find("budget").value), matched: find("matched").checked };
     const steps = await withPicture(async (id) => {
       const all = lines(`/api/pictures/${id}/${kind}`, body, run.signal);
       return { first: await all.next(), all };
@@ -330,7 +334,10 @@ find("open-too").addEventListener("click", () => find("open").click());
 chooseFile("add-truth", "truth-file", addTruth);
 acceptDrops();
 find("undo").addEventListener("click", undo);
-find("clear").addEventListener("click", () => edit([]));
+find("clear").addEventListener("click", () => {
+  find("matched").checked = false;
+  edit([]);
+});
 find("attack").addEventListener("click", () => play("attack"));
 find("defend").addEventListener("click", () => play("defend"));
 find("stop").addEventListener("click", stop);
