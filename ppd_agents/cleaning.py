@@ -176,12 +176,15 @@ class Cleaning:
         for turn in range(max(1, int(quota.max()))):
             legal = legal_actions(status, torch.zeros_like(moved))[:, :-1] & judged
             worth = values.masked_fill(~legal, -torch.inf).amax(dim=1)
-            moves = worth >= self._agent.stop_value(self._steps[rows] > 0)
+            least = self._agent.stop_value(self._steps[rows] > 0)
+            moves = worth >= least
             if turn:
                 moves &= moved & (turn < quota)
             if not bool(moves.any()):
                 break
-            self._remove(rows[moves], _first_best(values, legal)[moves], status[moves])
+            chosen = _first_best(values, legal)[moves]
+            self.thresholds[rows[moves], chosen] = least[moves]  # the first one of a look may need more
+            self._remove(rows[moves], chosen, status[moves])
             moved |= moves
             shown, status = self._shown(rows, self.alive)
             judged = judged & shown

@@ -122,10 +122,10 @@ def refine_files(
         PPDError: A file cannot be read or a prompt cannot be used.
     """
     written = out / "points.json"
-    if written.resolve() == points_path.resolve():
-        raise PPDError(
-            f"{points_path} would be written over by the kept points: name another folder by --out."
-        )
+    results = [path.resolve() for path in (written, out / "mask.png", out / "overlay.png")]
+    for given in (points_path, image_path):
+        if given.resolve() in results:
+            raise PPDError(f"{given} would be written over by the result: name another folder by --out.")
     image, size = read_sized_image(image_path)
     points, labels = read_points(points_path)
     refuse_outside(points, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,7 +181,8 @@ class Studio:
             points: (n, 2) pixels (x, y), n at least 1.
             labels: (n,) 1 positive, 0 negative.
             budget: Most steps.
-            matched: The prompts come from a one-shot prompter (``Agent.for_matched``).
+            matched: The prompts come from a one-shot prompter: the defender goes by its rule for them
+                (``Agent.for_matched``) and to its end; where the budget is short, a step removes several.
 
         Yields:
             The view before, one after each step, and why it ended.
@@ -196,7 +198,10 @@ class Studio:
         found = defender.refine_seen(self._target(picture), where, signs, models.segmenter)
         yield self._view(picture, where, signs)
         kept = np.ones(len(signs), bool)
-        steps = [list(group) for _, group in groupby(found.removed, key=lambda verdict: verdict.step)]
+        taken = max((verdict.step or 0 for verdict in found.removed), default=0)
+        at_once = max(1, math.ceil(taken / budget)) if matched else 1
+        by_step = groupby(found.removed, key=lambda verdict: ((verdict.step or 1) - 1) // at_once)
+        steps = [list(group) for _, group in by_step]
         for removed in steps[:budget]:
             gone = [verdict.index for verdict in removed]
             kept[gone] = False

@@ -169,6 +169,24 @@ def test_of_many_prompts_several_go_at_a_look_but_never_the_last_positive(rng):
     assert 90 < len(looks) < 150
 
 
+class OneBad(GraphQNetwork):
+    """Values the first positive prompt's removal at 0.9 and all others at -0.5."""
+
+    def forward(self, state):
+        values = torch.full((2 * state.status.shape[1] + 1,), -0.5)
+        values[0] = 0.9
+        return values.expand(len(state.status), -1)
+
+
+def test_each_removal_of_a_look_is_explained_by_what_was_enough_for_it(rng):
+    careless = replace(agent(OneBad, grid=16), least_gain=0.5, further_gain=-0.75)
+    image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    points = [(4 * column + 2, 4 * row + 2) for row in range(16) for column in range(16)]
+    first, *others = Defender(careless).refine(image, points, [1] * 256).removed
+    assert (first.index, len(others)) == (0, 254)
+    assert all("-0.75 is enough after the first" in verdict.reason for verdict in others)
+
+
 def test_of_matched_prompts_half_may_go_at_a_look_by_the_values_of_dice_alone(rng, random_state):
     suspicious = agent(grid=16, suspicion=5.0)
     matched = suspicious.for_matched()

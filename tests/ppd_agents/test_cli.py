@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -201,6 +202,11 @@ def test_refine_does_not_write_over_what_it_was_given(capsys, tmp_path, picture)
     code, _, err = run(capsys, "refine", picture, "--points", tmp_path / "points.json", "--out", tmp_path)
     assert code == 2
     assert "would be written over" in err
+    for name in ("mask.png", "overlay.png"):
+        image = shutil.copy(picture, tmp_path / name)
+        code, _, err = run(capsys, "refine", image, "--points", tmp_path / "p.json", "--out", tmp_path)
+        assert code == 2
+        assert f"{name} would be written over" in err
     assert (tmp_path / "points.json").read_text() == before
 
 

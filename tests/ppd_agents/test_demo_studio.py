@@ -18,6 +18,8 @@ from ppd_env.rendering import SIGN_COLOURS
 from ppd_env.segmenters.fake import FakeSegmenter
 
 ON, OFF = [[150.0, 60.0], [20.5, 30.0]], [1, 0]
+ALONE = [[150.0, 60.0]], [1]
+LAST = "nothing more may be removed: the last positive prompt, or else the last one, stays"
 
 
 @pytest.fixture
@@ -120,14 +122,17 @@ def test_a_defence_takes_the_defenders_steps(picture):
     assert [len(view.labels) for view in views] == list(range(len(given[1]), len(found.labels) - 1, -1))
 
 
-def test_matched_points_are_cleaned_by_their_own_rule(picture):
+@pytest.mark.parametrize("budget", [3, 60])
+def test_matched_points_are_cleaned_by_their_own_rule_to_its_end(picture, budget):
     proposed = studio().propose(picture, "matching", examples()[1].picture())
     given = (proposed.points, proposed.labels)
-    *views, end = studio().defend(picture, *given, 60, matched=True)
+    *views, end = studio().defend(picture, *given, budget, matched=True)
     found = Defender.load("mini", matched=True).refine(picture.image, *given)
     assert (views[-1].points == found.points).all()
     assert end == found.stopped
-    assert len(found.labels) < len(given[1])
+    assert len(found.removed) > 3
+    assert len(views) == 1 + min(budget, found.removed[-1].step)
+    assert list(studio().defend(picture, *ALONE, 3, matched=True))[-1] == LAST
 
 
 def test_a_defence_keeps_to_its_budget(picture):

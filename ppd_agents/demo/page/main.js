@@ -149,9 +149,12 @@ async function addTruth(file) {
 
 // ---- points --------------------------------------------------------------------------------------------------
 
+// What Undo goes back to.
+const moment = () => ({ points: state.points, matched: find("matched").checked });
+
 function edit(points) {
   if (!state.picture || state.run) return;
-  state.past.push(state.points);
+  state.past.push(moment());
   state.points = points;
   timeline.clear();
   segment();
@@ -159,7 +162,9 @@ function edit(points) {
 
 function undo() {
   if (state.run || !state.past.length) return;
-  state.points = state.past.pop();
+  const { points, matched } = state.past.pop();
+  state.points = points;
+  find("matched").checked = matched;
   timeline.clear();
   segment();
 }
@@ -193,7 +198,7 @@ async function propose() {
       return withPicture(ask);
     });
     if (turn !== state.asked) return;
-    state.past.push(state.points);
+    state.past.push(moment());
     timeline.clear();
     // The defender has a rule of its own for such points.
     find("matched").checked = !WITHOUT_REFERENCE.includes(prompter);
@@ -216,7 +221,7 @@ const measured = (view) => view.dice ?? view.predicted_iou;
 async function play(kind) {
   tell(null);
   const run = new AbortController();
-  const before = state.points;
+  const before = moment();
   state.asked += 1;
   state.run = run;
   refresh();
@@ -229,6 +234,7 @@ async function play(kind) {
       return { first: await all.next(), all };
     });
     state.past.push(before);
+    if (kind === "attack") find("matched").checked = false;
     timeline.begin(kind, measure);
     const step = async (line) => {
       if (run.signal.aborted) return;
@@ -335,8 +341,8 @@ chooseFile("add-truth", "truth-file", addTruth);
 acceptDrops();
 find("undo").addEventListener("click", undo);
 find("clear").addEventListener("click", () => {
-  find("matched").checked = false;
   edit([]);
+  find("matched").checked = false;
 });
 find("attack").addEventListener("click", () => play("attack"));
 find("defend").addEventListener("click", () => play("defend"));
