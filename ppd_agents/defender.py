@@ -284,7 +284,8 @@ def _refinement(cleaning: Cleaning, row: int, given: PromptSet) -> Refinement:
 def _why_kept(value: float, label: int, least_gain: float) -> str:
     """Say why a prompt stays: it is not worth removing, or else it must not go."""
     if value < least_gain:
-        return f"stays: its removal is valued at {value:+.3f}"
+        asked = f", less than the {least_gain:g} that was asked for" if value >= 0 else ""
+        return f"stays: its removal is valued at {value:+.3f}{asked}"
     rule = "the last positive prompt" if label == 1 else "the last prompt in view"
     return f"stays: {rule} is never removed, though that is valued at {value:+.3f}"
 

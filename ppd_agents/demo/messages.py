@@ -94,12 +94,12 @@ def about_picture(number: str, picture: Picture) -> dict[str, Any]:
 def about_view(view: View) -> dict[str, Any]:
     """Describe a picture under some prompts to its page; the mask is a PNG that is opaque where it is set."""
     return {
-        "points": view.points.astype(float).round(2).tolist(),
+        "points": view.points.tolist(),
         "labels": view.labels.tolist(),
         "mask": "data:image/png;base64," + base64.b64encode(stencil(view.mask)).decode("ascii"),
         "predicted_iou": round(min(1.0, max(0.0, view.predicted_iou)), 4),
         "dice": None if view.dice is None else round(view.dice, 4),
-        "touched": view.touched.astype(float).round(2).tolist(),
+        "touched": view.touched.tolist(),
         "touched_labels": view.touched_labels.tolist(),
         "reason": view.reason,
     }

@@ -43,12 +43,12 @@ class View:
     """A picture under some prompts.
 
     Args:
-        points: (n, 2) float32 (x, y) in pixels.
+        points: (n, 2) (x, y) in pixels, float64 where they were given, float32 in games.
         labels: (n,) int64, 1 positive, 0 negative.
         mask: (H, W) bool, what the segmenter makes of them.
         predicted_iou: The segmenter's own estimate; 0 without prompts.
         dice: Against the ground truth at native size, where that is known.
-        touched: (k, 2) float32, the points that the last step added or removed.
+        touched: (k, 2) of the same kind, the points that the last step added or removed.
         touched_labels: (k,) int64.
         reason: Why, in words; empty where nobody says.
     """
@@ -254,16 +254,18 @@ class Studio:
         )
         status = np.where(view.labels == 1, POSITIVE, NEGATIVE).astype(np.int8)
         scene = RawScene(picture.name, picture.image, truth, "")
-        return draw(Frame(scene, view.mask, view.points, status, status == INACTIVE, caption))
+        return draw(
+            Frame(scene, view.mask, view.points.astype(np.float32), status, status == INACTIVE, caption)
+        )
 
     def _checked(self, picture: Picture, points: Points, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-        """Return prompts as arrays: points (n, 2) float32 and labels (n,) int64."""
+        """Return prompts as arrays: points (n, 2) float64 and labels (n,) int64."""
         if len(labels) > MOST_POINTS:
             raise PPDError(f"{len(labels)} prompts are too many; at most {MOST_POINTS}.")
         if not len(points) and not len(labels):
-            return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+            return np.zeros((0, 2)), np.zeros(0, np.int64)
         found = check_prompts(points, labels, picture.size, self.models.defender.agent.grid)
-        return found.points.astype(np.float32), found.labels
+        return found.points, found.labels
 
     def _target(self, picture: Picture) -> SeenTarget:
         """Return the picture as segmenter and defender see it."""
@@ -285,7 +287,7 @@ class Studio:
         embedding = self._target(picture).embedding
         logits, predicted = decode(self.models.segmenter, embedding, points, labels)
         mask = at_native_size(self.models.segmenter, logits[0], picture.size)
-        none = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+        none = (np.zeros((0, 2)), np.zeros(0, np.int64))
         where, signs = none if touched is None or touched_labels is None else (touched, touched_labels)
         return View(points, labels, mask, float(predicted[0]), _dice(picture, mask), where, signs, reason)
 

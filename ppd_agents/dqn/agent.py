@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ppd_agents.folders import folder_in_one_rename
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import Role
 from ppd_env.game_batch import GameBatch
+from ppd_env.loading import as_device
 
 FORMAT = "ppd-agent-3"
 _JSON, _TENSORS = "agent.json", "agent.safetensors"
@@ -56,6 +58,9 @@ class Agent:
         notes: Free facts about the training, plain JSON.
         at_once: Share of the prompts that may go between two looks, where a whole set is cleaned
             (``Cleaning``); always at least one. A look costs the square of their number.
+
+    Raises:
+        ConfigError: A threshold is not a number.
     """
 
     network: GraphQNetwork
@@ -67,6 +72,12 @@ class Agent:
     further_gain: float = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)
     at_once: float = 1 / 32
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that no value would ever be held to."""
+        for name in ("least_gain", "further_gain"):
+            if math.isnan(getattr(self, name)):
+                raise ConfigError(f"{name} must be a number, got nan.")
 
     @property
     def role(self) -> Role:
@@ -166,9 +177,9 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
         The agent, in evaluation mode.
 
     Raises:
-        PPDError: The folder holds no agent, another format, or damaged files.
+        PPDError: The folder holds no agent, another format, or damaged files, or there is no such device.
     """
-    path = Path(path)
+    path, device = Path(path), as_device(device)
     facts = _read_facts(path)
     try:
         shape = QNetworkConfig.from_json(facts["network"])
@@ -188,7 +199,10 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
         ) from error
     network.requires_grad_(False)
     network.eval()
-    return Agent(network, **{name: facts[name] for name in _KEPT}).to(device)
+    try:
+        return Agent(network, **{name: facts[name] for name in _KEPT}).to(device)
+    except ConfigError as error:
+        raise PPDError(f"{path / _JSON}: {error} Copy the agent again.") from None
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

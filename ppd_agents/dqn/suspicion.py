@@ -26,7 +26,8 @@ def removal_worth(logits: Tensor, positive: Tensor, present: Tensor) -> Tensor:
         present: (..., n) bool, False for what is no prompt (any more).
 
     Returns:
-        (..., n) float32, of use where ``present``.
+        (..., n) float32, of use where ``present``: 1 at most, and no less than -``ENOUGH`` / 0.1 = -20, the
+        loss of a positive prompt that is surely right and the last one.
     """
     guilt = logits.sigmoid()
     right = (1 - guilt) * (positive & present)

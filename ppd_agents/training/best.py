@@ -13,7 +13,7 @@ LEAST_HARM = 0.05
 
 CRITERION = (
     f"Dice the defender won back / Dice the attacks had cost, both summed over the last {WINDOW} rounds, "
-    "clean and partly attacked starts and exploration included; higher is better"
+    "clean, partly attacked and feature-matching starts and exploration included; higher is better"
 )
 """What ``score`` is, in words, for manifests and agents' notes."""
 
@@ -32,7 +32,8 @@ def score(history: Sequence[Mapping[str, Any]]) -> float | None:
         and where the attacks cost less than ``LEAST_HARM``.
     """
     last = history[-WINDOW:]
-    # Both roles begin with the same scenes; what the prompts differ in is what was done to the defender's.
+    # Both roles begin with the same scenes; what the prompts differ in is what was done to the defender's: an
+    # attack, or feature matching in place of ideal prompts, whose errors the defender is to mend as well.
     harm = sum(record["attacker/dice_before"] - record["defender/dice_before"] for record in last)
     if len(last) < WINDOW or harm < LEAST_HARM * WINDOW:
         return None

@@ -193,8 +193,11 @@ def resume_newest(folder: Path, restore: Callable[[Checkpoint], None], *, skip_d
         return
     newest, fault = next(iter(faults.items()))
     if good is None:
+        newest_with = {str(error): path.name for path, error in reversed(faults.items())}
+        told = " ".join(f"{name}: {reason}" for reason, name in reversed(newest_with.items()))
         raise PPDError(
-            f"{newest.name}: {fault} No other checkpoint there can be used: train into another folder."
+            f"{told} No checkpoint there can be used as things are: mend what is named, or train into "
+            "another folder."
         ) from fault
     if not skip_damaged:
         raise PPDError(

@@ -330,7 +330,7 @@ def test_without_a_good_checkpoint_nothing_is_touched(trained, skip_damaged):
     folder, found = trained
     for path in found:
         cut(path)
-    with pytest.raises(PPDError, match=r"checkpoint-000003.*No other .* can be used: train into another"):
+    with pytest.raises(PPDError, match=r"checkpoint-000003: .*checkpoint-000002: .*train into another"):
         train_adversarial(short(), folder, resume=True, skip_damaged=skip_damaged)
     assert list_checkpoints(folder / "checkpoints") == found
 
@@ -343,6 +343,15 @@ def test_another_training_is_not_resumed(trained, changes, named):
     with pytest.raises(PPDError, match=f"another training: option {named}"):
         train_adversarial(short(**changes), folder, resume=True, skip_damaged=True)
     assert list_checkpoints(folder / "checkpoints") == found
+
+
+def test_each_reason_is_told_once_where_no_checkpoint_can_be_used(trained):
+    folder, found = trained
+    cut(found[-1])
+    with pytest.raises(PPDError) as told:
+        train_adversarial(short(seed=5), folder, resume=True, skip_damaged=True)
+    for part in (f"{found[-1].name}: ", "is cut short", f"{found[-2].name}: ", "option seed is 0 there"):
+        assert str(told.value).count(part) == 1
 
 
 def test_a_foreign_checkpoint_is_told_and_can_be_skipped(trained, trained_once):

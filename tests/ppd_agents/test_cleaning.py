@@ -120,6 +120,8 @@ def test_a_gain_too_small_is_left_alone(image):
     careful = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(careful.kept) == 3
     assert careful.stopped.startswith("no removal is valued at ")
+    for verdict in careful.verdicts:
+        assert (f"less than the {gain:g} that was asked for" in verdict.reason) == (verdict.value >= 0)
     gain = min(values) - 0.01
     bold = Defender(replace(agent(Colour), least_gain=gain, further_gain=gain)).refine(image, *prompts)
     assert len(bold.kept) == 1

@@ -120,6 +120,19 @@ def test_thresholds_can_be_chosen(tmp_path, image):
     chosen = Defender.load(tmp_path / "defender", further_gain=-0.5).agent
     assert (chosen.least_gain, chosen.further_gain) == (agent().least_gain, -0.5)
 
+    with pytest.raises(PPDError, match="least_gain must be a number, got nan"):
+        Defender.load(tmp_path / "defender", least_gain=float("nan"))
+    facts = tmp_path / "defender" / "agent.json"
+    facts.write_text(facts.read_text().replace('"further_gain": 0.0', '"further_gain": NaN'))
+    with pytest.raises(PPDError, match=r"agent\.json: further_gain must be a number, got nan"):
+        Defender.load(tmp_path / "defender")
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    save_agent(agent(), tmp_path / "defender")
+    with pytest.raises(PPDError, match="device 'nope' cannot be used"):
+        Defender.load(tmp_path / "defender", device="nope")
+
 
 def test_half_the_precision_is_half_the_size_and_nearly_the_same_agent(tmp_path, random_state):
     sizes, values = [], []

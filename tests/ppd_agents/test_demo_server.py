@@ -108,6 +108,14 @@ def test_a_click_gives_a_mask(web, example):
     assert view["points"] == [[150, 60]]
 
 
+def test_points_at_the_very_edge_come_back_as_they_went(web, example):
+    edge = {"points": [[255.99999999, 0.123456789]], "labels": [1]}
+    address = f"/api/pictures/{example['id']}/segment"
+    view = web.post(address, json=edge).json()
+    assert view["points"] == edge["points"]
+    assert web.post(address, json={name: view[name] for name in edge}).status_code == 200
+
+
 def test_own_images_and_masks_are_taken(web):
     sent = web.post("/api/pictures?name=C%3A%5Cphotos%5Cmine.png", content=plain())
     assert sent.status_code == 201
