@@ -34,13 +34,14 @@ AVERAGE = "real folders"
 MAIN_ONLY = (
     "attack.oracle",
     "defence.oracle",
+    "clean.matched",
     "matching",
     "matching.learned",
     "matching.subsample",
     "matching.true_signs",
 )
-"""Rows that only the main section holds: the oracles cost more than all others, and one-shot prompts know no
-layout."""
+"""Rows that only the main section holds: the oracles cost more than all others, and one-shot prompts and the
+rule for them know no layout."""
 
 FIRST_ONLY = ("defence.oracle", "defence.leave_one_out")
 """Rows that only the first training seed plays: they decode each set without each of its prompts, and need

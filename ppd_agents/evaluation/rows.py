@@ -266,7 +266,8 @@ def control_rows(
         defender: Learned defender.
         rivals: Further learned defenders by name.
         config: What is measured.
-        matched: Cleans what feature matching set; ``defender`` as in the games where None.
+        matched: Cleans what feature matching set, and ideal prompts as ``clean.matched``; where None,
+            ``defender`` cleans the first as in the games.
 
     Returns:
         The rows in the order of the table, each after the one it starts from.
@@ -284,6 +285,8 @@ def control_rows(
         rows[f"clean.{name}"] = Turn("ideal", cleans(cleaner), _CLEANER)
     one_shot = cleans(matched) if matched else plays(defender, attacking=False)
     subsample = cleans(known["subsample"])
+    if matched:
+        rows["clean.matched"] = Turn("ideal", cleans(matched), LEARNED, learned=True, endless=True)
     rows["matching"] = Draw(_matched, _REFERENCE)
     rows["matching.learned"] = Turn("matching", one_shot, LEARNED, learned=True, endless=True)
     rows["matching.subsample"] = Turn("matching", subsample, _CLEANER, endless=True)

@@ -109,7 +109,7 @@ def test_every_control_has_its_rows(suite):
     result = suite[0]
     assert list(result["results"]) == [SHAPES, "kvasir_seg", "fss1000"]
     expected = {*ROWS, "clean.random", "matching", "matching.learned"}
-    expected |= {"matching.subsample", "matching.true_signs"}
+    expected |= {"matching.subsample", "matching.true_signs", "clean.matched"}
     expected |= {f"{kind}.{name}" for kind in ("defence", "clean") for name in [*NAMES, "rival"]}
     for budgets in result["results"].values():
         assert list(budgets) == ["4"]
