@@ -184,7 +184,7 @@ class Cleaning:
                 break
             chosen = _first_best(values, legal)[moves]
             self.thresholds[rows[moves], chosen] = least[moves]  # the first one of a look may need more
-            self._remove(rows[moves], chosen, status[moves])
+            self._remove(rows[moves], chosen)
             moved |= moves
             shown, status = self._shown(rows, self.alive)
             judged = judged & shown
@@ -205,21 +205,22 @@ class Cleaning:
             return f"no removal is valued at {least:g} or more" if least else "no removal is expected to help"
         return "nothing more may be removed: the last positive prompt, or else the last one, stays"
 
-    def _remove(self, rows: Tensor, candidates: Tensor, status: Tensor) -> None:
-        """Remove one candidate from each of k images, whose status (k, N) it was judged in."""
+    def _remove(self, rows: Tensor, candidates: Tensor) -> None:
+        """Remove one candidate from each of k images."""
         self.alive[rows, candidates] = False
         self._steps[rows] += 1
         self.removed_at[rows, candidates] = self._steps[rows]
-        nodes = candidates % status.shape[1]
-        distance = pairwise_distance(self._features[rows, nodes][:, None], self._features[rows])[:, 0]
-        distance.scatter_(1, nodes[:, None], torch.inf)
-        near = [distance.masked_fill(status != sign, torch.inf).amin(dim=1) for sign in (POSITIVE, NEGATIVE)]
+        features, count = self._features[rows], self._features.shape[1]
+        own = features.take_along_dim((candidates % count)[:, None, None], dim=1)
+        distance = pairwise_distance(own, features)[:, 0]
+        stay = self._by_sign(self.alive[rows])  # those out of view in a contested patch as well
+        near = [distance.masked_fill(~stay[:, sign], torch.inf).amin(dim=1) for sign in (0, 1)]
         least = self.thresholds[rows, candidates]
         told = (rows, candidates, self.values[rows, candidates], least, *near)
         for row, candidate, value, enough, positive, negative in zip(
             *(t.tolist() for t in told), strict=True
         ):
-            sign = POSITIVE if candidate < status.shape[1] else NEGATIVE
+            sign = POSITIVE if candidate < count else NEGATIVE
             looks = {POSITIVE: positive, NEGATIVE: negative}
             worth = f"its removal is valued at {value:+.3f}"
             worth += f", and {enough:g} is enough after the first" if value < 0 else ""

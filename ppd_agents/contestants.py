@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from ppd_agents.evaluation.rows import Rival, Row, control_rows, matched_cleaner
 from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.pipeline import agents_fingerprint, policies
 from ppd_agents.training.adversarial import train_adversarial
-from ppd_agents.training.presets import TrainConfig
-from ppd_env.errors import ConfigError
+from ppd_agents.training.presets import ROLES, TrainConfig
+from ppd_env.errors import ConfigError, PPDError
 
 RIVALS = ("graph_statistics", "maskable_ppo")
 """Learned controls, trained on the same scenes: a DQN that learns from graph statistics only, as PPD's
@@ -89,13 +89,30 @@ def load_contestant(folder: Path, number: int, device: str) -> Contestant:
         device: A torch device.
 
     Raises:
-        PPDError: The agents are missing or damaged.
+        PPDError: The agents are missing or damaged, or one has the other's role.
     """
-    attacker, defender = (load_agent(folder / role, device) for role in ("attacker", "defender"))
+    attacker, defender = (load_agent(folder / role, device) for role in ROLES)
+    for agent, role in zip((attacker, defender), ROLES, strict=True):
+        if agent.role != role:
+            raise PPDError(f"{folder / role} holds an agent that is no {role}: put it where it belongs.")
     beside = {name: folder.parent / name / "defender" for name in RIVALS}
     rivals = {name: load_agent(path, device) for name, path in beside.items() if path.is_dir()}
     seed = defender.notes.get("config", {}).get("seed", number)
     return Contestant(int(seed), attacker, defender, rivals)
+
+
+def refuse_mixed(contestants: Sequence[Contestant]) -> None:
+    """Refuse agents that cannot be measured on the same features and grid.
+
+    Raises:
+        ConfigError: They were trained on different ones.
+    """
+    kinds = sorted({f"{one.defender.features} on a grid of {one.defender.grid}" for one in contestants})
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"Agents of several trainings are measured on one kind of features, got {' and '.join(kinds)}: "
+            "measure each kind by itself."
+        )
 
 
 def with_leading_rivals(contestants: list[Contestant]) -> list[Contestant]:

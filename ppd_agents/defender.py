@@ -208,7 +208,8 @@ class Defender:
             segmenter: As in ``refine``.
 
         Returns:
-            B refinements; each is what ``refine`` gives for this image alone.
+            B refinements; each is what ``refine`` gives for this image alone, but for rounding: values may
+            differ in their last digits, and where two removals are worth the same their order.
 
         Raises:
             PPDError: An image or a prompt cannot be used; the message names the image by its index.

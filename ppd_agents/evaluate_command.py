@@ -60,8 +60,8 @@ class Evaluate(TableOptions):
     robustness: Robustness = field(default_factory=Robustness)
     runs: Path = Path("runs")
     """Folder of all runs: stages go to RUNS/controls, RUNS/tables, RUNS/curves-... or RUNS/transfer."""
-    segmenter: str = "mini"
-    """URI of the segmenter."""
+    segmenter: str | None = None
+    """URI of the segmenter; the one the agents were trained with where None."""
     features: str | None = None
     """URI of the patch features; those the agents were trained on where None."""
     oracle_scenes: int = 40
@@ -91,7 +91,7 @@ def run_evaluate(options: Evaluate) -> int:
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} are different measurements: name one of them.")
     if asked(options):
-        return run_robustness(options, partial(_evaluation, options))
+        return run_robustness(options, partial(evaluation_config, options))
     if options.table is not None:
         result = run_table(options)
     else:
@@ -123,13 +123,13 @@ def _standard(options: Evaluate) -> dict[str, object]:
             raise PPDError(f"{place} holds no agent: run `ppd run` first, or pass --agents FOLDER.")
     device = str(as_device(options.device))
     agents = [load_agent(folders[0] / role, device) for role in ("attacker", "defender")]
-    config = _evaluation(options, options.scenes or EvaluationConfig.scenes, agents[1], device)
+    config = evaluation_config(options, options.scenes or EvaluationConfig.scenes, agents[1], device)
     attacker, defender = policies(*agents)
     return evaluate(config, attacker, defender, agents=agents_fingerprint(*agents), progress=True)
 
 
 def _controls(options: Evaluate) -> dict[str, object]:
-    from ppd_agents.contestants import load_contestant, train_contestant, with_leading_rivals
+    from ppd_agents.contestants import load_contestant, refuse_mixed, train_contestant, with_leading_rivals
     from ppd_agents.locking import sole_user
     from ppd_agents.suite import SCENES, TRANSFER, find_scenes, run_suite, sections
     from ppd_agents.training.presets import preset
@@ -144,6 +144,7 @@ def _controls(options: Evaluate) -> dict[str, object]:
     with sole_user(folder):
         if options.agents:
             found = [load_contestant(path, number, device) for number, path in enumerate(options.agents)]
+            refuse_mixed(found)
         else:
             configs = [preset(options.preset, seed=seed, device=device) for seed in options.training_seeds]
             found = [
@@ -155,7 +156,7 @@ def _controls(options: Evaluate) -> dict[str, object]:
                 )
                 for number, config in enumerate(configs)
             ]
-        config = _evaluation(options, tuple(scenes.uris.values()), found[0].defender, device)
+        config = evaluation_config(options, tuple(scenes.uris.values()), found[0].defender, device)
         parts = sections(config, options.sections, options.transfer or TRANSFER)
         return run_suite(
             with_leading_rivals(found),
@@ -167,12 +168,15 @@ def _controls(options: Evaluate) -> dict[str, object]:
         )
 
 
-def _evaluation(options: Evaluate, scenes: tuple[str, ...], defender: Agent, device: str) -> EvaluationConfig:
+def evaluation_config(
+    options: Evaluate, scenes: tuple[str, ...], defender: Agent, device: str
+) -> EvaluationConfig:
+    """Return what the options ask to measure; models and grid they do not name are those of the training."""
     from ppd_agents.evaluation.settings import EvaluationConfig
 
     return EvaluationConfig(
         scenes=scenes,
-        segmenter=options.segmenter,
+        segmenter=options.segmenter or defender.segmenter,
         features=options.features or defender.features,
         grid=defender.grid,
         budgets=options.budgets,

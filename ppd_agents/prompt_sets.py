@@ -44,10 +44,17 @@ def check_image(image: np.ndarray) -> None:
         PPDError: It is something else; the message says how to convert it.
     """
     if not isinstance(image, np.ndarray):
-        raise PPDError(f"The image must be an (H, W, 3) uint8 RGB array, got {type(image).__name__}.")
+        raise PPDError(
+            f"The image must be an (H, W, 3) uint8 RGB array, got {type(image).__name__}: convert it, from "
+            'PIL by np.asarray(image.convert("RGB")), from torch by image.permute(1, 2, 0).cpu().numpy().'
+        )
     wanted = f"The image must be (H, W, 3) uint8 RGB, got {image.dtype} of shape {image.shape}"
     if image.ndim == 2:
         raise PPDError(f"{wanted}: give the grey channel three times, np.stack([image] * 3, axis=-1).")
+    if image.ndim == 3 and image.shape[2] == 1:
+        raise PPDError(f"{wanted}: give the grey channel three times, image.repeat(3, axis=2).")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        raise PPDError(f"{wanted}: put the channels last, image.transpose(1, 2, 0).")
     if image.ndim != 3 or image.shape[2] != 3:
         raise PPDError(f"{wanted}: keep red, green and blue, in the last axis.")
     if image.dtype != np.uint8:
@@ -72,6 +79,11 @@ def check_prompts(points: Points, labels: Labels, size: tuple[int, int], grid: i
         PPDError: A prompt cannot be used; the message names it.
     """
     where, signs = _as_numbers("points", points), _as_numbers("labels", labels)
+    if where.ndim == 3 and len(where) == 1:
+        raise PPDError(
+            f"points and labels are those of one image, got shape {where.shape}: take the first axis away, "
+            "points[0] and labels[0]."
+        )
     if where.ndim != 2 or where.shape[1] != 2 or not len(where):
         raise PPDError(f"points must be (n, 2) pixels (x, y) with n >= 1, got shape {where.shape}.")
     if signs.shape != (len(where),):
@@ -89,7 +101,10 @@ def check_prompts(points: Points, labels: Labels, size: tuple[int, int], grid: i
 
 def _as_numbers(name: str, given: Points | Labels) -> np.ndarray:
     try:
-        return np.asarray(given, np.float64)
+        found = np.asarray(given)
+        if found.dtype.kind not in "biuf" and found.size:
+            raise TypeError(f"not of {found.dtype}")
+        return found.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise PPDError(f"{name} must be an array of numbers ({error}).") from None
 

@@ -20,7 +20,7 @@ from ppd_env.scenes.reading import read_sized_image
 from ppd_env.scenes.scene import RawScene
 from ppd_env.segmenters.contract import Segmenter
 from ppd_env.segmenters.registry import load_segmenter
-from ppd_env.whole_files import write_json
+from ppd_env.whole_files import write_in_one_rename, write_json
 
 TRAINED_HERE = Path("runs/default/training/defender")
 SHIPPED = "mini"
@@ -178,7 +178,4 @@ def _overlay(
 
 def _write_picture(path: Path, picture: np.ndarray) -> None:
     """Write a grey or BGR picture as PNG, aside first and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())
-    aside.replace(path)
+    write_in_one_rename(path, cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())

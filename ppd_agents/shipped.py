@@ -9,8 +9,10 @@ import torch
 
 from ppd_agents.dqn.agent import Agent, is_agent, load_agent
 from ppd_env.errors import ConfigError, PPDError
+from ppd_env.features.registry import LOADERS as FEATURES
 from ppd_env.game.actions import Role
 from ppd_env.pretrained import hub_errors
+from ppd_env.segmenters.registry import LOADERS as SEGMENTERS
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the agents lie that ship with the package: ``NAME/attacker`` and ``NAME/defender``."""
@@ -71,16 +73,36 @@ def open_agent(name_or_path: str | Path, role: Role, device: torch.device | str 
         The agent, in evaluation mode.
 
     Raises:
-        PPDError: There is no such agent, or its files are damaged.
+        PPDError: There is no such agent, its files are damaged, or it comes from the hub and its features
+            name code (``module:callable``).
     """
-    if str(name_or_path).startswith(HUB):
-        name_or_path = download(str(name_or_path))
-    folder = Path(name_or_path)
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise PPDError(f"Agents are named by a name that ships or by a folder, got {name_or_path!r}.")
+    distant = str(name_or_path).startswith(HUB)
+    folder = download(str(name_or_path)) if distant else _local(name_or_path, role)
+    agent = load_agent(folder / role if is_agent(folder / role) else folder, device)
+    if distant and _names_code(agent.features):
+        raise PPDError(
+            f"{name_or_path}: its features {agent.features!r} name code, which is not run for agents from "
+            f"the hub: look at that code first, then load them from their folder, {folder}."
+        )
+    return agent
+
+
+def _names_code(features: str) -> bool:
+    """Tell whether the features of a URI are made, or rest on a segmenter that is, by ``module:callable``."""
+    scheme, _, rest = features.partition(":")
+    return rest.partition(":")[0] not in SEGMENTERS if scheme == "segmenter" else scheme not in FEATURES
+
+
+def _local(name_or_path: str | Path, role: Role) -> Path:
+    """Return the folder of agents that lie here or ship."""
+    folder = Path(name_or_path).expanduser()
     if str(name_or_path) in shipped_names() and not (is_agent(folder) or is_agent(folder / role)):
-        folder = WEIGHTS / str(name_or_path)  # a folder of that name without agents does not hide them
-    elif not folder.is_dir():
+        return WEIGHTS / str(name_or_path)  # a folder of that name without agents does not hide them
+    if not folder.is_dir():
         raise PPDError(
             f"There is no {role} {str(name_or_path)!r}: it is neither a folder nor a name that ships "
             f"with the package ({', '.join(shipped_names()) or 'none do'})."
         )
-    return load_agent(folder / role if is_agent(folder / role) else folder, device)
+    return folder

@@ -109,7 +109,7 @@ def _config(options: Any, defender: Any) -> Any:
 
     return TableConfig(
         options.table,
-        segmenter=options.segmenter,
+        segmenter=options.segmenter or defender.segmenter,
         features=options.features or defender.features,
         grid=defender.grid if options.grid is None else options.grid,
         device=options.device if options.ray else str(as_device(options.device)),

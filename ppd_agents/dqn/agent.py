@@ -84,6 +84,12 @@ class Agent:
         """``"attacker"`` or ``"defender"``."""
         return self.network.config.role
 
+    @property
+    def segmenter(self) -> str:
+        """URI of the segmenter it was trained with, by its notes; ``"mini"`` where they do not tell."""
+        config = self.notes.get("config")
+        return str(config.get("segmenter", "mini")) if isinstance(config, dict) else "mini"
+
     @torch.no_grad()
     def values(self, state: GraphState) -> Tensor:
         """Return what every action is worth in Dice (and in what training added), (B, 2N + 1); STOP is 0."""
@@ -191,12 +197,15 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
             f'{path / _JSON}: "network" makes no sense ({error}); copy the agent again.'
         ) from error
     try:
-        network.load_state_dict(load_file(path / _TENSORS))
+        weights = load_file(path / _TENSORS)
+        network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise PPDError(
             f"{path / _TENSORS} is missing, damaged or does not fit {_JSON}: save or copy the agent again "
             f"({error})."
         ) from error
+    if not all(bool(part.isfinite().all()) for part in weights.values()):
+        raise PPDError(f"{path / _TENSORS} holds weights that are no numbers; copy the agent again.")
     network.requires_grad_(False)
     network.eval()
     try:

@@ -375,7 +375,11 @@ class MaskedDQN(DQN):
 
     @torch.no_grad()
     def targets(self, data: SceneSamples | DictReplayBufferSamples) -> Tensor:
-        """Return the TD targets of PPD's eq. 7 with the maximum over legal actions only, (B, 1) float32."""
+        """Return the TD targets of PPD's eq. 7 with the maximum over legal actions only, (B, 1) float32.
+
+        Replay does not keep which prompts were seen and removed, so the next move is chosen by suspicions of
+        those that are left; in play, of all that were seen. Without discount (gamma 0) nothing is chosen.
+        """
         rewards = data.rewards * self.reward_scale
         if self.gamma == 0:
             return rewards

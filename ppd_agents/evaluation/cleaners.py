@@ -124,7 +124,7 @@ def neighbours(
         voting = nearest.values.isfinite()
         against = (other.gather(2, nearest.indices) & voting).sum(2)
         foreign = seen.masked_fill(~other, torch.inf).amin(2)
-        ranked = against + 1 / (1 + foreign)  # the fraction, in (0, 1], only breaks ties
+        ranked = against + 1 / (1 + foreign)  # the fraction, in [0, 1], breaks ties
         return torch.where(alive & (2 * against > voting.sum(2)), ranked, _STAYS)
 
     return _one_by_one(status, prompts, urge, budget)

@@ -19,6 +19,10 @@ from ppd_env.errors import PPDError
 ANY_BUDGET = 0
 """Key of a stage that does not depend on the budget."""
 
+RULES = 2
+"""Raised with every change of the code after which the same agents play or score otherwise: what was stored
+before is computed again."""
+
 _PARTS = ("status", "dice", "iou")
 
 
@@ -57,7 +61,7 @@ class ArrayStore:
 
     def __init__(self, folder: Path | None, key: str) -> None:
         self.folder = folder
-        self.key = key
+        self.key = f"{RULES}.{key}"
 
     def read(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of the piece ``name``; None where there is none under this key.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from ppd_agents.folders import folder_in_one_rename, remove_folder
 from ppd_agents.training.best import CRITERION
 from ppd_env.errors import PPDError
 
-FORMAT = "ppd-checkpoint-2"
+FORMAT = "ppd-checkpoint-3"
 _MANIFEST, _TENSORS, _PREFIX = "manifest.json", "tensors.safetensors", "checkpoint-"
+_NAME = re.compile(rf"{_PREFIX}\d{{6,}}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             "tensors_sha256": _digest(aside / _TENSORS),
             "facts": checkpoint.facts,
         }
-        (aside / _MANIFEST).write_text(json.dumps(manifest))
+        (aside / _MANIFEST).write_text(json.dumps(sealed(manifest)))
     tidy(folder, keep)
     return final
 
@@ -79,8 +81,8 @@ def tidy(folder: Path, keep: int) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir())
+    """Return the checkpoints of a run, oldest first; copies under other names are none."""
+    return sorted(p for p in folder.glob(f"{_PREFIX}*") if _NAME.fullmatch(p.name) and p.is_dir())
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -142,24 +144,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PPDError(
             f"{path / _MANIFEST} is missing or damaged ({error}). Use another checkpoint."
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise PPDError(f"{path} is no checkpoint of the format {FORMAT!r}. Use another checkpoint.")
-    lost = {"round", "score", "tensors_sha256", "facts"} - set(manifest)
-    if lost:
-        raise PPDError(f"{path / _MANIFEST} lacks {', '.join(sorted(lost))}. Use another checkpoint.")
-    kinds: dict[str, tuple[type, ...]] = {
-        "round": (int,),
-        "score": (int, float, type(None)),
-        "facts": (dict,),
-    }
-    wrong = [name for name, kind in kinds.items() if not isinstance(manifest[name], kind)]
-    if wrong:
-        raise PPDError(f"{path / _MANIFEST}: {', '.join(wrong)} make no sense. Use another checkpoint.")
+    if manifest != sealed(manifest):
+        raise PPDError(f"{path / _MANIFEST} was changed after it was written. Use another checkpoint.")
+    if path.name != f"{_PREFIX}{manifest['round']:06d}":
+        raise PPDError(f"{path} is the checkpoint of round {manifest['round']}: give it back its name.")
     return manifest
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest as JSON has it, with the SHA-256 of everything else in it under ``"sha256"``."""
+    plain = json.loads(json.dumps({name: part for name, part in manifest.items() if name != "sha256"}))
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return {**plain, "sha256": digest}
 
 
 def _digest(path: Path) -> str:

@@ -23,6 +23,7 @@ from ppd_agents.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
+    sealed,
 )
 from ppd_env.errors import PPDError
 
@@ -259,7 +260,17 @@ def written(text):
 def altered(**changes):
     def damage(path):
         manifest = json.loads((path / "manifest.json").read_text())
-        (path / "manifest.json").write_text(json.dumps(manifest | changes))
+        (path / "manifest.json").write_text(json.dumps(sealed(manifest | changes)))
+
+    return damage
+
+
+def edited(name, value):
+    """Change one thing by hand."""
+
+    def damage(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps(manifest | {name: value}))
 
     return damage
 
@@ -277,8 +288,10 @@ DAMAGES = [
     (without_tensors, r"tensors\.safetensors cannot be read"),
     (written('{"format": "ppd-che'), r"manifest\.json is missing or damaged"),
     (written('{"format": "other"}'), "no checkpoint of the format"),
-    (written('{"format": "ppd-checkpoint-2", "round": 3}'), r"manifest\.json lacks facts, score"),
-    (altered(score="a"), r"manifest\.json: score make no sense"),
+    (written("[" * 100_000), r"manifest\.json is missing or damaged"),
+    (edited("round", 2), r"manifest\.json was changed after it was written"),
+    (edited("facts", {}), r"manifest\.json was changed after it was written"),
+    (altered(round=2), "is the checkpoint of round 2: give it back its name"),
     (altered(facts={}), r"damaged \(KeyError\('config'\)\)"),
     (altered_facts(history=None), "damaged"),
     (altered_facts(parts=[]), "damaged"),
@@ -294,6 +307,15 @@ def test_damage_is_told_and_the_newest_good_checkpoint_offered(trained, damage, 
     for part in (found[-1].name, "newest good one is checkpoint-000002", "--skip-damaged"):
         assert part in str(told.value)
     assert list_checkpoints(folder / "checkpoints") == found
+
+
+def test_copies_under_other_names_are_no_checkpoints(trained):
+    folder, found = trained
+    (folder / "checkpoints" / "checkpoint-new").mkdir()
+    copy = shutil.copytree(found[-2], folder / "checkpoints" / f"{found[-2].name} copy")
+    train_adversarial(short(), folder, resume=True)
+    assert list_checkpoints(folder / "checkpoints") == found
+    assert copy.is_dir()
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_played_again(trained, trained_once):

@@ -22,6 +22,14 @@ def test_both_signs_in_one_patch_are_judged_one_after_the_other(defender, image)
     assert dark.kept.tolist() == [0, 2]
 
 
+def test_reasons_know_the_prompts_that_wait_for_the_second_pass(defender, image):
+    found = defender.refine(image, [(57, 1), (1, 1), (2, 2), (50, 20)], [1, 1, 0, 0])
+    assert found.kept.tolist() == [0, 2]
+    reason = found.verdicts[3].reason
+    assert "looks like a positive one (feature distance 0.00, nearest other negative one " in reason
+    assert "one none" not in reason
+
+
 class Fickle(GraphQNetwork):
     """Would remove every positive prompt once it sees a negative one; keeps what it saw."""
 

@@ -128,6 +128,19 @@ def test_thresholds_can_be_chosen(tmp_path, image):
         Defender.load(tmp_path / "defender")
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    path = save_agent(agent(), tmp_path / "defender") / "agent.safetensors"
+    path.write_bytes(path.read_bytes()[:-64] + b"\xff" * 64)
+    with pytest.raises(PPDError, match=r"agent\.safetensors holds weights that are no numbers"):
+        Defender.load(tmp_path / "defender")
+
+
+@pytest.mark.parametrize("named", [None, 3, b"mini", ""])
+def test_what_names_no_agents_is_refused(named):
+    with pytest.raises(PPDError, match="named by a name that ships or by a folder"):
+        Defender.load(named)
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     save_agent(agent(), tmp_path / "defender")
     with pytest.raises(PPDError, match="device 'nope' cannot be used"):
@@ -171,6 +184,10 @@ def test_points_may_lie_on_the_last_pixels(defender, image):
         ([(3, 3), (3,)], [1, 1], "points must be an array of numbers"),
         ([(3, 3)], ["left"], "labels must be an array of numbers"),
         ([(float("inf"), 3)], [1], "not finite"),
+        ([[(3, 3), (5, 5)]], [[1, 0]], r"take the first axis away, points\[0\]"),
+        ([(3, None)], [1], "points must be an array of numbers"),
+        ([(3, 3 + 1j)], [1], "points must be an array of numbers"),
+        ([(3, 3)], ["1"], "labels must be an array of numbers"),
     ],
 )
 def test_impossible_prompts_are_refused(defender, image, points, labels, message):
@@ -186,6 +203,9 @@ def test_impossible_prompts_are_refused(defender, image, points, labels, message
         (np.zeros((8, 8, 3)), "convert it"),
         (np.zeros((0, 8, 3), np.uint8), "empty"),
         ("photo.png", "got str"),
+        (torch.zeros(3, 8, 8), r"permute\(1, 2, 0\)"),
+        (np.zeros((3, 8, 9), np.uint8), r"transpose\(1, 2, 0\)"),
+        (np.zeros((8, 8, 1), np.uint8), "grey channel three times"),
     ],
 )
 def test_impossible_images_are_refused(defender, bad, remedy):

@@ -131,6 +131,16 @@ def test_agents_load_from_the_hub(trained, tmp_path, monkeypatch):
     assert not [p for p in patterns if p.endswith((".bin", ".pkl", ".pt", "*"))]
 
 
+@pytest.mark.parametrize("features", ["os:getcwd", "segmenter:os:getcwd"])
+def test_code_that_agents_from_the_hub_name_is_not_run(trained, tmp_path, monkeypatch, features):
+    folder = export_agents(trained, tmp_path / "out")
+    facts = folder / "defender" / "agent.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"features": features}))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(PPDError, match=f"features '{features}' name code, which is not run"):
+        Defender.load("hf://me/agents")
+
+
 def response(status):
     import httpx
 

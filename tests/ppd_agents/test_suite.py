@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -8,9 +9,17 @@ import torch
 
 from ppd_agents import cli
 from ppd_agents.cleaning import clean_nodes
-from ppd_agents.contestants import RIVALS, Contestant, load_contestant, train_contestant, with_leading_rivals
+from ppd_agents.contestants import (
+    RIVALS,
+    Contestant,
+    load_contestant,
+    refuse_mixed,
+    train_contestant,
+    with_leading_rivals,
+)
 from ppd_agents.dqn.agent import Agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork, QNetworkConfig
+from ppd_agents.evaluate_command import Evaluate, evaluation_config
 from ppd_agents.evaluation import measure as measure_module
 from ppd_agents.evaluation.cleaners import cleaners
 from ppd_agents.evaluation.rollouts import generators
@@ -19,7 +28,7 @@ from ppd_agents.evaluation.settings import EvaluationConfig
 from ppd_agents.report.text import text_tables
 from ppd_agents.suite import FIRST_ONLY, MAIN_ONLY, find_scenes, run_suite, sections
 from ppd_agents.training.presets import preset
-from ppd_env.errors import ConfigError
+from ppd_env.errors import ConfigError, PPDError
 from ppd_env.features.registry import load_features
 from ppd_env.game.actions import INACTIVE, NEGATIVE, POSITIVE
 
@@ -245,6 +254,27 @@ def test_loaded_agents_tell_their_training_seed(tmp_path):
     for role in ("attacker", "defender"):
         save_agent(agent(role, 6), tmp_path / "training" / role)
     assert load_contestant(tmp_path / "training", 0, "cpu").seed == 6
+    shutil.rmtree(tmp_path / "training" / "attacker")
+    shutil.copytree(tmp_path / "training" / "defender", tmp_path / "training" / "attacker")
+    with pytest.raises(PPDError, match="attacker holds an agent that is no attacker"):
+        load_contestant(tmp_path / "training", 0, "cpu")
+
+
+def test_agents_of_different_features_are_not_measured_together():
+    one = contestant(3)
+    refuse_mixed([one, contestant(4)])
+    other = replace(one, defender=replace(one.defender, features="mini"))
+    with pytest.raises(ConfigError, match="got fake on a grid of 8 and mini on a grid of 8"):
+        refuse_mixed([one, other])
+
+
+def test_agents_are_measured_with_the_segmenter_of_their_training():
+    defender = contestant(3).defender
+    assert defender.segmenter == "mini"
+    trained = replace(defender, notes={"config": {"segmenter": "fake"}})
+    for named, expected in ((None, "fake"), ("mini", "mini")):
+        config = evaluation_config(Evaluate(segmenter=named), (SHAPES,), trained, "cpu")
+        assert (config.segmenter, config.features, config.grid) == (expected, "fake", 8)
 
 
 def test_the_command_measures_named_agents(capsys, tmp_path):
