@@ -66,7 +66,7 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "pool of 8 past attackers": {"opponent_pool": 8},
     "no clean starts": {"clean_share": 0.0},
     "a fifth noise": {"noise_share": 0.2},
-    "a fifth feature matching": {"matching_share": 0.2},
+    "no feature matching": {"matching_share": 0.0},
     "1 update per step": {"gradient_steps": 1},
     "8 updates per step": {"gradient_steps": 8},
     "no final updates": {"final_updates": 0, "final_rehearsals": 0},
@@ -78,7 +78,8 @@ FACTORS: Mapping[str, Mapping[str, Any]] = {
     "no shaping": _REWARD | {"shaping": 0.0},
     "attacker without first mask": {"initial_mask": False},
     "defender with feedback, shaping as a reward": _REWARD | {"feedback": "defender"},
-    "no messages": {"messages": 0},
+    "no landmarks": {"landmarks": 0},
+    "no messages, no landmarks": {"messages": 0, "landmarks": 0},
 }
 """Factor -> what it changes of ``BASE``. Some need another value besides, which their name tells."""
 

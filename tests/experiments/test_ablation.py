@@ -3,7 +3,7 @@ import json
 import pytest
 
 from experiments import ablation
-from ppd_agents.training.presets import preset
+from ppd_agents.training.presets import ROLES, preset
 from ppd_env.errors import ConfigError
 
 TINY = {
@@ -31,6 +31,8 @@ def test_every_factor_is_a_training_of_its_own(factor):
     base = preset("mini", **ablation.BASE)
     changed = preset("mini", **dict(ablation.BASE) | dict(ablation.FACTORS[factor]))
     assert (changed == base) == (factor == "base")
+    for role in ROLES:
+        assert changed.network(role, 8).role == role
 
 
 def test_an_ablation_goes_on_where_it_stopped_and_prints_a_line_per_factor(small, tmp_path, monkeypatch):
