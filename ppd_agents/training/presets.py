@@ -147,7 +147,7 @@ class TrainConfig:
     final_rehearsals: int = 16
     final_updates: int = 2000
     attack_pool: int = 64
-    least_gain: float = 0.3
+    least_gain: float = 0.5
     further_gain: float = 0.0
     seed: int = 0
     checkpoint_every: int = 4
