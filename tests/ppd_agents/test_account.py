@@ -34,7 +34,7 @@ def test_the_table_adds_up(found):
     ]
     *parts, whole = [float(row[1]) for row in cells[1:]]
     assert sum(parts) == pytest.approx(whole, abs=0.01 * len(parts))
-    assert float(cells[-1][5].strip(" |")) < whole
+    assert float(cells[-1][5].strip(" |")) <= whole  # equal where the limit is under a hundredth of a ms
     assert re.search(r"One core, float32, 7 prompts; its limit: \d+ GFLOP/s", table)
     assert re.search(r"Without the clock a decode takes \d+\.\d\d ms", table)
     assert 0 < found["plain_seconds"] < found["seconds"]
