@@ -16,7 +16,7 @@ from ppd_agents.dqn.agent import load_agent
 from ppd_agents.locking import sole_user
 from ppd_agents.training import adversarial
 from ppd_agents.training.adversarial import Alternation, train_adversarial
-from ppd_agents.training.best import CRITERION, WINDOW, score
+from ppd_agents.training.best import CRITERION
 from ppd_agents.training.checkpoints import (
     Checkpoint,
     best_checkpoint,
@@ -212,21 +212,10 @@ def test_the_last_checkpoints_and_the_best_stay(tmp_path, scores, best, staying)
     assert manifest["criterion"] == CRITERION
 
 
-def rounds(*pairs):
-    """Records of rounds in which the attack cost ``harm`` and the defender won ``back``."""
-    return [
-        {"attacker/dice_before": 0.9, "defender/dice_before": 0.9 - harm, "defender/return": back}
-        for harm, back in pairs
-    ]
-
-
-def test_the_score_is_the_share_of_harm_taken_back_in_the_last_rounds():
-    last = [(0.4, 0.2), (0.4, 0.2), (0.02, 0.02), (0.4, 0.2), (0.4, -0.1)]
-    assert len(last) == WINDOW
-    assert score(rounds(*last)) == pytest.approx(0.52 / 1.62)
-    assert score(rounds((0.9, -0.9), *last)) == score(rounds(*last))
-    assert score(rounds(*last[1:])) is None
-    assert score(rounds(*[(0.04, 0.04)] * WINDOW)) is None
+def test_what_is_no_number_does_not_break_the_seal(tmp_path):
+    facts = {"history": [{"loss": float("nan")}]}
+    path = save_checkpoint(tmp_path, Checkpoint(1, {"x": torch.zeros(1)}, facts), keep=2)
+    assert np.isnan(load_checkpoint(path).facts["history"][0]["loss"])
 
 
 def test_the_best_agents_are_saved_beside_the_last(tmp_path, monkeypatch):

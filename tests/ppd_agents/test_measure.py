@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppd_agents.evaluation import measure
+from ppd_agents.evaluation import measure, stages
 from ppd_agents.evaluation.measure import Pass, measure_scenes
 from ppd_agents.evaluation.rows import Draw, Turn, replays
 from ppd_agents.evaluation.settings import EvaluationConfig
@@ -54,6 +54,14 @@ def test_an_interrupted_row_goes_on_behind_its_last_piece(tmp_path):
     scribe = Scribe()
     play(scribe, tmp_path / "cut")
     assert scribe.played == []
+
+
+def test_what_was_stored_under_other_rules_is_computed_again(tmp_path, monkeypatch):
+    kept = stages.ArrayStore(tmp_path, "key")
+    kept.write("row", {"dice": np.ones(2)})
+    assert stages.ArrayStore(tmp_path, "key").read("row") is not None
+    monkeypatch.setattr(stages, "RULES", stages.RULES + 1)
+    assert stages.ArrayStore(tmp_path, "key").read("row") is None
 
 
 def test_pieces_are_not_kept_without_a_folder():

@@ -88,6 +88,11 @@ def test_matched_prompts_are_cleaned_by_the_rule_for_them(small_simulator):
     assert found[2].equal(expected)
     assert found[5].equal(expected)
     assert not expected.equal(clean_nodes(one.defender, small_simulator, rows, status))
+    clean = one.rows(CONFIG)["clean.matched"]
+    assert clean.start == "ideal"
+    assert clean.mover(small_simulator, rows, status, (2,), generators(0, range(12), 0), "")[2].equal(
+        expected
+    )
 
 
 def test_the_bound_of_matched_prompts_keeps_those_of_the_true_sign(small_simulator):
