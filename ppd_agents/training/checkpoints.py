@@ -150,7 +150,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise PPDError(f"{path} is no checkpoint of the format {FORMAT!r}. Use another checkpoint.")
-    if manifest.get("sha256") != sealed(manifest)["sha256"]:  # content may hold NaN, which equals nothing
+    if manifest.get("sha256") != sealed(manifest)["sha256"]:
         raise PPDError(f"{path / _MANIFEST} was changed after it was written. Use another checkpoint.")
     if path.name != f"{_PREFIX}{manifest['round']:06d}":
         raise PPDError(f"{path} is the checkpoint of round {manifest['round']}: give it back its name.")
@@ -196,8 +196,8 @@ def resume_newest(folder: Path, restore: Callable[[Checkpoint], None], *, skip_d
     newest, fault = next(iter(faults.items()))
     if good is None:
         reasons: dict[str, str] = {}
-        for path, error in faults.items():
-            reasons.setdefault(str(error), path.name)
+        for damaged, why in faults.items():
+            reasons.setdefault(str(why), damaged.name)
         told = " ".join(f"{name}: {reason}" for reason, name in reasons.items())
         raise PPDError(
             f"{told} No checkpoint there can be used as things are: mend what is named, or train into "
