@@ -48,10 +48,12 @@ def gone(before, after):
 
 
 def scattered(batch, rng):
-    """Random prompts on random features; some scenes have one positive prompt or none."""
-    world = World(
-        torch.from_numpy(rng.normal(size=(GRID * GRID, 4))).float(), torch.full((GRID * GRID,), 0.01)
-    )
+    """Random prompts on random features; some scenes have one positive prompt or none.
+
+    The fines are whole 1024ths: their sums are exact, so that no machine's rounding decides who is worst.
+    """
+    fines = torch.from_numpy(rng.permutation(GRID * GRID) + 1).float() / 1024
+    world = World(torch.from_numpy(rng.normal(size=(GRID * GRID, 4))).float(), fines)
     status = torch.from_numpy(rng.choice([0, 1, 2], (batch, GRID * GRID), p=[0.4, 0.3, 0.3]).astype(np.int8))
     status[0][status[0] == POSITIVE] = NEGATIVE
     status[1][status[1] == POSITIVE] = INACTIVE
