@@ -1,9 +1,13 @@
 """What every test may use: a scene source of four small made-up images, and the games on it."""
 
 import os
+import signal
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what runs in their background deaf to Ctrl-C, and every process of a test would be born so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

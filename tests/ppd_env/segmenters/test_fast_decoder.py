@@ -107,7 +107,8 @@ def test_a_batch_of_64_is_the_librarys_own_decoder(layers, multimask):
     at_once = served._at_once(scenes, rows, square, labels, None, multimask)
     for found in (one_by_one, at_once):
         for mine, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+            # Random weights make numbers of 6 and more, whose last digits differ from CPU to CPU.
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=2e-5)
 
 
 @torch.no_grad()
