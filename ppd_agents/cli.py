@@ -143,8 +143,8 @@ def _training(options: Run | Train) -> TrainConfig:
     chosen = parse_changes(options.settings) if isinstance(options, Train) else {}
     if options.scenes is not None:
         chosen["scenes"] = options.scenes
-    named = {"seed": options.seed, "wandb": options.wandb, "device": str(as_device(options.device))}
-    return preset(options.preset, **named | chosen)
+    named = {"seed": options.seed, "wandb": options.wandb, "device": options.device} | chosen
+    return preset(options.preset, **named | {"device": str(as_device(named["device"]))})
 
 
 def _run(options: Run) -> int:

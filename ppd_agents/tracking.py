@@ -143,11 +143,11 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
         Values by field of ``TrainConfig``.
 
     Raises:
-        ConfigError: A text is no such pair, a field is unknown, or a value is of another kind than the
-            default.
+        ConfigError: A text is no such pair, a field is unknown (``preset`` has an option of its own), or a
+            value is of another kind than the default.
     """
     usual = TrainConfig()
-    known = sorted(field.name for field in fields(TrainConfig))
+    known = sorted(field.name for field in fields(TrainConfig) if field.name != "preset")
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "least_gain": (int, float),
     "further_gain": (int, float),
     "notes": dict,
+    "at_once": (int, float),
 }
+_LATER = ("at_once",)  # agents of earlier versions lack it
 _KEPT = tuple(name for name in _KINDS if name != "network")
 
 
@@ -60,7 +63,7 @@ class Agent:
             (``Cleaning``); always at least one. A look costs the square of their number.
 
     Raises:
-        ConfigError: A threshold is not a number.
+        ConfigError: A threshold is not a number, or ``at_once`` no share.
     """
 
     network: GraphQNetwork
@@ -74,10 +77,13 @@ class Agent:
     at_once: float = 1 / 32
 
     def __post_init__(self) -> None:
-        """Refuse thresholds that no value would ever be held to."""
-        for name in ("least_gain", "further_gain"):
-            if math.isnan(getattr(self, name)):
-                raise ConfigError(f"{name} must be a number, got nan.")
+        """Refuse thresholds that no value would ever be held to, and what is no share."""
+        for name in ("least_gain", "further_gain", "at_once"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or math.isnan(value):
+                raise ConfigError(f"{name} must be a number, got {value!r}.")
+        if not 0 <= self.at_once <= 1:
+            raise ConfigError(f"at_once must be a share from 0 to 1, got {self.at_once!r}.")
 
     @property
     def role(self) -> Role:
@@ -113,7 +119,7 @@ class Agent:
         Nobody chose their errors to do harm, and they come in groups: suspicion, which knows attacks, misses
         them, but what the values of Dice expect of every removal is right in its sign. So these alone decide,
         without a threshold, and up to half of the prompts go at a look: of a hundred prompts hardly one
-        matters before others have gone. It shares the weights; save the agent it was made of, not this one.
+        matters before others have gone. It shares the weights; what is saved is the agent it was made of.
         """
         network = self.network.suspecting(0.0)
         return replace(self, network=network, least_gain=0.0, further_gain=0.0, at_once=0.5)
@@ -147,22 +153,20 @@ def save_agent(agent: Agent, path: str | Path, *, half: bool = False) -> Path:
 
 
 def write_agent(agent: Agent, folder: Path, *, half: bool = False) -> None:
-    """Write an agent's two files into a folder that is there; ``save_agent`` keeps parts from being seen."""
-    facts = {
-        "format": FORMAT,
-        "network": agent.network.config.to_json(),
-        "features": agent.features,
-        "features_signature": agent.features_signature,
-        "grid": agent.grid,
-        "reward_scale": agent.reward_scale,
-        "least_gain": agent.least_gain,
-        "further_gain": agent.further_gain,
-        "notes": dict(agent.notes),
-    }
+    """Write an agent's two files into a folder that is there; ``save_agent`` keeps parts from being seen.
+
+    Raises:
+        PPDError: Its network holds more than its configuration tells, as that of ``Agent.for_matched`` does.
+    """
+    shape, held = agent.network.config, agent.network.state_dict()
+    if set(held) != set(GraphQNetwork(shape, torch.Generator()).state_dict()):
+        raise PPDError(
+            "This agent shares the network of another, of which for_matched made it: save that one."
+        )
+    facts = {"format": FORMAT, "network": shape.to_json()}
+    facts |= {name: getattr(agent, name) for name in _KEPT} | {"notes": dict(agent.notes)}
     kind = torch.float16 if half else torch.float32
-    weights = {
-        name: t.detach().to("cpu", kind).contiguous() for name, t in agent.network.state_dict().items()
-    }
+    weights = {name: t.detach().to("cpu", kind).contiguous() for name, t in held.items()}
     (folder / _JSON).write_text(json.dumps(facts, indent=2) + "\n")
     save_file(weights, folder / _TENSORS)
 
@@ -209,7 +213,7 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> Agent:
     network.requires_grad_(False)
     network.eval()
     try:
-        return Agent(network, **{name: facts[name] for name in _KEPT}).to(device)
+        return Agent(network, **{name: facts[name] for name in _KEPT if name in facts}).to(device)
     except ConfigError as error:
         raise PPDError(f"{path / _JSON}: {error} Copy the agent again.") from None
 
@@ -223,11 +227,11 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise PPDError(f"{path / _JSON} cannot be read ({error}); copy the agent again.") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise PPDError(f"{path / _JSON} is not of the format {FORMAT!r} this version reads.")
-    lost = set(_KINDS) - set(facts)
+    lost = set(_KINDS) - set(facts) - set(_LATER)
     if lost:
         raise PPDError(f"{path / _JSON} lacks {', '.join(sorted(lost))}.")
-    for name, kind in _KINDS.items():
-        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+    for name in _KINDS.keys() & facts.keys():
+        if not isinstance(facts[name], _KINDS[name]) or isinstance(facts[name], bool):
             raise PPDError(f"{path / _JSON}: {name} cannot be {facts[name]!r}; copy the agent again.")
     if facts["grid"] < 1 or not 0 < facts["reward_scale"] < float("inf"):
         raise PPDError(f"{path / _JSON}: grid and reward_scale must be above 0; copy the agent again.")

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BasePolicy
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update, update_learning_rate
@@ -27,6 +28,7 @@ from ppd_agents.dqn.exploration import (
     epsilon_greedy,
     masked_argmax,
     refuse_illegal,
+    refuse_other_role,
 )
 from ppd_agents.dqn.losses import Loss, suspicion_loss, value_loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
@@ -245,8 +247,24 @@ class MaskedDQN(DQN):
             self.exploration_rate = self.epsilon.value
             self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """Take up a memory SB3 pickled, which must be your own; this model's generator draws from it."""
+        super().load_replay_buffer(path, truncate_last_traj)
+        if isinstance(self.replay_buffer, SceneReplayBuffer):
+            self.replay_buffer.rng = self.rng
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        prepared = super()._setup_learn(*args, **kwargs)
+        tensors, masks = self.tensors(cast(Observation, self._last_obs))
+        refuse_other_role(tensors["status"], masks, self.network_config.role)
+        return prepared
+
     def learn(self, *args: Any, **kwargs: Any) -> Self:
-        """Play and learn as SB3's ``learn``, and leave no gradient step under way."""
+        """Play and learn as SB3's ``learn``, and leave no gradient step under way.
+
+        Raises:
+            ConfigError: The games are the other role's.
+        """
         try:
             return super().learn(*args, **kwargs)
         finally:

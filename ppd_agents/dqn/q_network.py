@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -164,11 +165,13 @@ class GraphQNetwork(nn.Module):
         return nn.ModuleList(self._mlp(size, out) for _ in range(self.config.members))
 
     def _mlp(self, size: int, out: int) -> nn.Sequential:
+        # ``reset`` fills them: torch's own first weights would cost a draw of the caller's generator.
+        linear = partial(nn.utils.skip_init, nn.Linear)
         hidden, layers = self.config.hidden, []
         for width in [size] + [hidden] * (self.config.layers - 1):
-            layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU()]
+            layers += [linear(width, hidden), nn.LayerNorm(hidden), nn.GELU()]
             layers += [UnitDropout(self.config.dropout)]
-        return nn.Sequential(*layers, nn.Linear(hidden, out))
+        return nn.Sequential(*layers, linear(hidden, out))
 
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw new weights from ``generator`` (torch's own where None); values start close to 0."""

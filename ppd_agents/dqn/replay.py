@@ -133,6 +133,8 @@ class SceneReplayBuffer(ReplayBuffer):
         prioritised: Draw states by the size of their TD errors instead of evenly.
     """
 
+    handle_timeout_termination = True  # what is cut off at a time limit is stored as going on; SB3 asks
+
     def __init__(
         self,
         buffer_size: int,

@@ -31,7 +31,7 @@ class OpponentPool:
         """Return the attacker of a round, and keep the current one for later rounds.
 
         Args:
-            current: The attacker as it is now; it comes every second time, and always from an empty pool.
+            current: The attacker as it is now; it comes with a chance of 1/2, and always from an empty pool.
             rng: Draws the others, each equally likely; not used where the pool has size 0.
 
         Returns:

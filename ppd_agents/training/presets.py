@@ -64,7 +64,7 @@ class TrainConfig:
         initial_mask: The attacker sees which nodes the mask covered before it began, as near as it gets to
             the ground truth.
         random_attack_share: Share of the defender's starts with a random attack instead of the learned one.
-        opponent_pool: Past attackers the defender still meets, in every second round.
+        opponent_pool: Past attackers, one of which the defender meets in a round with a chance of 1/2.
         clean_share: Share of the defender's starts without any attack.
         noise_share: Share of the defender's starts, and of the rehearsals, with random prompts.
         matching_share: The same with prompts from feature matching (``bad_starts``).

@@ -51,6 +51,7 @@ def picture(tmp_path):
         (("data", "check", "nowhere://x"), "nowhere://x"),
         (("run", "--name", "../outside"), "plain folder name"),
         (("train", "--device", "abacus"), "'abacus' cannot be used"),
+        (("train", "--settings", "device=abacus"), "'abacus' cannot be used"),
         (("evaluate", "--agents", "no/such/folder"), "run `ppd run` first, or pass --agents FOLDER"),
         (("evaluate",), "runs/default/training/attacker holds no agent: run `ppd run` first"),
         (("refine", "no.png", "--points", "no.json", "--out", "out"), "no.png: does not exist"),

@@ -1,3 +1,4 @@
+import json
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from ppd_agents.defender import Defender, load_opponent
 from ppd_agents.dqn.agent import Agent, GreedyAgent, load_agent, save_agent
 from ppd_agents.dqn.q_network import GraphQNetwork
 from ppd_agents.prompt_sets import check_prompts
+from ppd_agents.shipped import open_agent
 from ppd_env.errors import PPDError
 from ppd_env.game_batch import GameBatch
 from ppd_env.opponents import load_opponent as open_uri
@@ -120,12 +122,38 @@ def test_thresholds_can_be_chosen(tmp_path, image):
     chosen = Defender.load(tmp_path / "defender", further_gain=-0.5).agent
     assert (chosen.least_gain, chosen.further_gain) == (agent().least_gain, -0.5)
 
-    with pytest.raises(PPDError, match="least_gain must be a number, got nan"):
-        Defender.load(tmp_path / "defender", least_gain=float("nan"))
+    for wrong in (float("nan"), "0.5"):
+        with pytest.raises(PPDError, match=f"least_gain must be a number, got {wrong!r}"):
+            Defender.load(tmp_path / "defender", least_gain=wrong)
     facts = tmp_path / "defender" / "agent.json"
     facts.write_text(facts.read_text().replace('"further_gain": 0.0', '"further_gain": NaN'))
     with pytest.raises(PPDError, match=r"agent\.json: further_gain must be a number, got nan"):
         Defender.load(tmp_path / "defender")
+
+
+def test_how_many_go_at_once_is_kept_and_may_be_missing(tmp_path):
+    folder = save_agent(replace(agent(), at_once=0.25), tmp_path / "defender")
+    assert load_agent(folder).at_once == 0.25
+    facts = json.loads((folder / "agent.json").read_text())
+    del facts["at_once"]
+    (folder / "agent.json").write_text(json.dumps(facts))
+    assert load_agent(folder).at_once == Agent.at_once
+    with pytest.raises(PPDError, match="at_once must be a share"):
+        replace(agent(), at_once=2)
+
+
+def test_what_could_not_be_read_again_is_not_saved(tmp_path):
+    folder = save_agent(agent(), tmp_path / "defender")
+    with pytest.raises(PPDError, match="for_matched made it"):
+        save_agent(open_agent("mini", "defender").for_matched(), folder)
+    assert load_agent(folder).role == "defender"
+
+
+def test_loading_draws_from_nobodys_generator(tmp_path):
+    folder = save_agent(open_agent("mini", "defender"), tmp_path / "defender")
+    before = torch.get_rng_state()
+    load_agent(folder)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

@@ -6,6 +6,7 @@ from stable_baselines3.common.logger import Logger
 
 from ppd_agents.dqn.exploration import EpsilonSchedule, refuse_illegal
 from ppd_agents.dqn.masked_dqn import MaskedDQN
+from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_env.errors import ConfigError, PPDError
 
 
@@ -22,6 +23,27 @@ def prefer_illegal(network, monkeypatch):
 def legal(model, actions):
     masks = model._last_obs["action_mask"].astype(bool)
     return masks[np.arange(len(actions)), actions].all()
+
+
+@pytest.mark.parametrize("role", ["attacker", "defender"])
+def test_the_other_roles_games_are_refused(make_model, role):
+    other = "defender" if role == "attacker" else "attacker"
+    model = make_model(role, network=QNetworkConfig(role=other, hidden=8))
+    with pytest.raises(ConfigError, match=f"The games are the {role}'s.*role='{role}'"):
+        model.learn(GAMES)
+
+
+def test_a_pickled_memory_is_taken_up_again(make_model, tmp_path):
+    model = make_model(branches=1)
+    model.learn(GAMES * 2, log_interval=None)
+    model.save_replay_buffer(tmp_path / "memory")
+    other = make_model(branches=1)
+    other.load_replay_buffer(tmp_path / "memory")
+    assert other.replay_buffer.size() == model.replay_buffer.size() > GAMES
+    other.rng.bit_generator.state = model.rng.bit_generator.state
+    mine, its = (one.replay_buffer.sample(16) for one in (model, other))
+    assert torch.equal(mine.actions, its.actions)
+    other.learn(GAMES, log_interval=None, reset_num_timesteps=False)
 
 
 def test_warm_up_draws_legal_actions_only(make_model):

@@ -141,7 +141,7 @@ def test_changes_are_read_as_json():
 
 
 @pytest.mark.parametrize(
-    "text", ["gamma", "speed=3", "gamma=fast", "gamma=NaN", "steps=3", "double=1", "loss=2"]
+    "text", ["gamma", "speed=3", "gamma=fast", "gamma=NaN", "steps=3", "double=1", "loss=2", "preset=mini"]
 )
 def test_changes_that_make_no_sense_are_refused(text):
     with pytest.raises(ConfigError, match="--settings"):
