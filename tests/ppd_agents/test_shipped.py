@@ -36,7 +36,7 @@ def test_they_belong_to_the_features_and_the_preset_of_this_version(role):
     agent = open_agent("mini", role)
     assert agent.role == role
     assert agent.features_signature == load_features(agent.features).signature
-    bystanders = dict.fromkeys(("progress", "checkpoint_every", "tensorboard", "device"))
+    bystanders = dict.fromkeys(("progress", "checkpoint_every", "tensorboard"))
     assert agent.notes["config"] | bystanders == preset("mini").to_json() | bystanders
     assert agent.notes["config"]["seed"] == 0
 
