@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ppd_env.errors import ConfigError, PPDError
-from ppd_env.game.actions import Role, legal_actions
 
 
 @dataclass
@@ -81,26 +80,6 @@ def refuse_illegal(actions: Tensor, masks: Tensor) -> None:
     if bool(wrong.any()):
         listed = ", ".join(str(a) for a in actions[wrong].tolist()[:5])
         raise PPDError(f"Illegal action(s) {listed}: only actions whose action_mask is 1 may be played.")
-
-
-def refuse_other_role(status: Tensor, masks: Tensor, role: Role) -> None:
-    """Refuse games in which the other side moves.
-
-    Args:
-        status: (B, N) int8.
-        masks: (B, 2N + 1) bool.
-        role: Whose moves are learned.
-
-    Raises:
-        ConfigError: A move is legal that can only be the other side's.
-    """
-    mover = torch.full((len(status),), role == "attacker", device=status.device)
-    if bool((masks & ~legal_actions(status.to(torch.int8), mover)).any()):
-        other = "defender" if role == "attacker" else "attacker"
-        raise ConfigError(
-            f"The games are the {other}'s and the Q-network the {role}'s: pass "
-            f"network=QNetworkConfig(role={other!r}), or games in which the {role} moves."
-        )
 
 
 def draw_legal(masks: Tensor, rng: np.random.Generator) -> Tensor:

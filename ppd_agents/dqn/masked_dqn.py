@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN
-from stable_baselines3.common.base_class import BasePolicy
+from stable_baselines3.common.base_class import BasePolicy, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
@@ -28,13 +28,13 @@ from ppd_agents.dqn.exploration import (
     epsilon_greedy,
     masked_argmax,
     refuse_illegal,
-    refuse_other_role,
 )
 from ppd_agents.dqn.losses import Loss, suspicion_loss, value_loss
 from ppd_agents.dqn.policy import GraphPolicy, ObservationQNet
 from ppd_agents.dqn.priorities import beta_at
 from ppd_agents.dqn.q_network import QNetworkConfig
 from ppd_agents.dqn.replay import Batch, SceneReplayBuffer, SceneSamples
+from ppd_agents.dqn.roles import refuse_other_role, role_played
 from ppd_agents.dqn.updates import PRECISIONS, parts_of, set_gradients
 from ppd_env.errors import ConfigError, PPDError
 from ppd_env.game.actions import INACTIVE
@@ -52,7 +52,8 @@ class MaskedDQN(DQN):
     Args:
         policy: ``"GraphPolicy"`` or a subclass of it.
         env: A ``GameVecEnv``, or anything SB3 takes whose observations have ``status`` and ``action_mask``.
-        network: Shape of the Q-network, and the role that is learned.
+        network: Shape of the Q-network, and the role that is learned; None is the usual shape for the role
+            that moves in ``env`` (the attacker where the environment does not tell).
         scenes: (features (S, N, d), positions (N, 2)) where observations are compact.
         truth: (S, N) bool where the attacker may only give a node its true sign.
         rng: The generator all exploration and replay draws come from, or its seed.
@@ -113,7 +114,8 @@ class MaskedDQN(DQN):
         **kwargs: Any,
     ) -> None:
         self.rng = np.random.default_rng(rng)
-        self.network_config = network or QNetworkConfig()
+        env = maybe_make_env(env, kwargs.get("verbose", 0))
+        self.network_config = network or QNetworkConfig(role=role_played(env))
         self.truth = truth
         self.reward_scale, self.double = reward_scale, double
         self.n_step, self.prioritised = n_step, prioritised

@@ -63,6 +63,15 @@ def test_it_learns_from_full_observations(role):
     assert observation["action_mask"][np.arange(2), action].all()
 
 
+def test_without_a_network_it_learns_the_role_that_moves():
+    for role in ("attacker", "defender"):
+        env = gym.make("PPD-v0", role=role, **WORLD)
+        for given in (env, DummyVecEnv([lambda env=env: env])):
+            model = MaskedDQN("GraphPolicy", given, learning_starts=2, buffer_size=20, device="cpu")
+            assert model.q_net.network.config.role == role
+            model.learn(3)
+
+
 def test_it_learns_from_compact_observations_with_the_scene_buffer():
     bank = open_bank(SCENES, "fake", "fake", 6)
     model = learn("compact", scenes=(bank.features, bank.positions))
