@@ -137,7 +137,7 @@ def test_training_is_repeatable_saved_and_playable(tmp_path, small_simulator, mo
 
 def test_ppo_learns_to_remove_what_harms(tmp_path, small_simulator):
     config = replace(CONFIG, games=8, hidden=32, steps=(4, 4), clean_share=0.0, partial_share=0.0)
-    ppo = PPOConfig(total_steps=1500, rollout=16, batch_size=128, learning_rate=3e-3, entropy=0.0)
+    ppo = PPOConfig(total_steps=3000, rollout=16, batch_size=128, learning_rate=3e-3, entropy=0.0)
     agent = train_maskable_ppo(config, tmp_path, ppo=ppo)
     starts = AttackedStarts(small_simulator, config, None, np.random.default_rng(9)).draw(48)
     rngs = [np.random.default_rng(0)] * 48
