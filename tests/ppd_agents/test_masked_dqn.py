@@ -40,6 +40,7 @@ def test_a_pickled_memory_is_taken_up_again(make_model, tmp_path):
     other = make_model(branches=1)
     other.load_replay_buffer(tmp_path / "memory")
     assert other.replay_buffer.size() == model.replay_buffer.size() > GAMES
+    assert other.replay_buffer.rng is other.rng
     other.rng.bit_generator.state = model.rng.bit_generator.state
     mine, its = (one.replay_buffer.sample(16) for one in (model, other))
     assert torch.equal(mine.actions, its.actions)
